@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+// tensor.hpp: a host tensor that owns its elements, and how it is viewed.
+#pragma once
+
+#include <vector>
+
+#include "ssm/error.hpp"
+#include "ssm/tensor_view.hpp"
+
+namespace ssm {
+
+/// Contiguous elements, the last axis fastest, all equal to `value` at first.
+/// Copying copies the elements. Views made of it last as long as it does and is not moved from.
+template <class T, int Rank>
+class tensor {
+ public:
+  using value_type = T;
+
+  tensor() = default;
+  explicit tensor(index_array<Rank> const& extents, T const& value = T())
+      : extents_{extents}, elements_(element_count(extents), value) {}
+
+  tensor_view<T, Rank> view() { return {elements_.data(), extents_}; }
+  tensor_view<T const, Rank> view() const { return {elements_.data(), extents_}; }
+  tensor_view<T const, Rank> const_view() const { return view(); }
+
+  operator tensor_view<T, Rank>() { return view(); }
+  operator tensor_view<T const, Rank>() const { return view(); }
+
+  template <class... Index>
+  T& operator()(Index... index) {
+    return view()(index...);
+  }
+  template <class... Index>
+  T const& operator()(Index... index) const {
+    return view()(index...);
+  }
+
+  index_array<Rank> const& extents() const { return extents_; }
+  index_t extent(int axis) const { return extents_[axis]; }
+  index_t size() const { return static_cast<index_t>(elements_.size()); }
+
+  T* data() { return elements_.data(); }
+  T const* data() const { return elements_.data(); }
+  auto begin() { return elements_.begin(); }
+  auto end() { return elements_.end(); }
+  auto begin() const { return elements_.begin(); }
+  auto end() const { return elements_.end(); }
+
+  friend bool operator==(tensor const&, tensor const&) = default;
+
+ private:
+  static std::size_t element_count(index_array<Rank> const& extents) {
+    std::size_t count = 1;
+    for (int axis = 0; axis < Rank; ++axis) {
+      require<shape_error>(extents[axis] >= 0, "tensor: extents ", to_string(extents),
+                           " hold a negative number, expected none");
+      count *= static_cast<std::size_t>(extents[axis]);
+    }
+    return count;
+  }
+
+  index_array<Rank> extents_{};
+  std::vector<T> elements_;
+};
+
+}  // namespace ssm
