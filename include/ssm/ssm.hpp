@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+// ssm.hpp: the whole library for the CPU, in the order of its layers. A header includes only
+// headers of the lines above its own and of its own line.
+#pragma once
+
+// words and errors
+#include "ssm/config.hpp"
+#include "ssm/error.hpp"
+#include "ssm/scalar.hpp"
+
+// arithmetic and memory
+#include "ssm/eigen.hpp"
+#include "ssm/numerics.hpp"
+#include "ssm/random.hpp"
+#include "ssm/tensor.hpp"
+#include "ssm/tensor_view.hpp"
+
+// the algebra, and who runs it
+#include "ssm/affine_map.hpp"
+#include "ssm/execution.hpp"
+
+// physics to maps, maps to outputs
+#include "ssm/diagonal.hpp"
+#include "ssm/discretize.hpp"
+#include "ssm/readout.hpp"
+#include "ssm/recurrence.hpp"
+#include "ssm/scalar_identity.hpp"
+
+// the engine
+#include "ssm/scan.hpp"
+
+// what a spectrum does
+#include "ssm/spectrum.hpp"
+
+// trained models
+#include "ssm/model/safetensors.hpp"
