@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <ssm/affine_map.hpp>
+
+__global__ void step_kernel(ssm::affine_map<float> step, float* h) {
+  *h = step(*h);
+}
+
+// Compiled for the device and run on the host, as the machine that builds may have no GPU.
+int main() {
+  ssm::affine_map const step{0.5f, 1.0f};
+  return ssm::then{}(step, step)(2.0f) == 2.0f ? 0 : 1;  // 2 is the fixed point of h/2 + 1
+}

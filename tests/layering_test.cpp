@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: Apache-2.0
+// layering_test.cpp: the rules of the source tree that no compiler checks.
+#include <gtest/gtest.h>
+
+#include <cstddef>
+#include <filesystem>
+#include <fstream>
+#include <initializer_list>
+#include <iterator>
+#include <optional>
+#include <regex>
+#include <sstream>
+#include <string>
+#include <vector>
+
+namespace {
+
+/// A header may include those of its own line and of the lines above it. A folder stands for all
+/// that is in it. A new header needs a place here.
+constexpr char const* layers[] = {
+    "config error scalar",
+    "numerics random tensor_view tensor eigen detail/half",
+    "affine_map execution detail/parallel_for detail/sum_into",
+    "discretize recurrence diagonal scalar_identity readout",
+    "scan",
+    "selective_scan state_space_dual spectrum",
+    "optimize calibrate",
+    "model detail/json detail/mapped_file",
+    "ssm",
+};
+
+/// A header as one includes it, "ssm/detail/half.hpp", and its text without comments.
+struct header {
+  std::string name;
+  std::string text;
+};
+
+/// Where the table has a header, counted from the top.
+std::optional<std::size_t> layer_of(std::string const& header_name) {
+  std::string const name = std::regex_replace(header_name, std::regex(R"(^ssm/|\.hpp$)"), "");
+  for (std::size_t layer = 0; layer < std::size(layers); ++layer) {
+    std::istringstream words(layers[layer]);
+    for (std::string word; words >> word;) {
+      if (name == word || name.starts_with(word + '/')) return layer;
+    }
+  }
+  return std::nullopt;
+}
+
+/// What `pattern` finds in `text`: its last group, or the whole match where it has none.
+std::vector<std::string> find_all(std::string const& text, char const* pattern) {
+  std::regex const expression(pattern);
+  std::vector<std::string> found;
+  for (std::sregex_iterator match(text.begin(), text.end(), expression), end; match != end;
+       ++match) {
+    found.push_back(match->str(match->size() - 1));
+  }
+  return found;
+}
+
+std::string without_comments(std::string const& text) {
+  return std::regex_replace(text, std::regex("//[^\n]*"), "");
+}
+
+/// Every header below the folders `roots`.
+std::vector<header> headers_in(std::initializer_list<char const*> roots) {
+  namespace fs = std::filesystem;
+  std::vector<header> headers;
+  for (char const* root : roots) {
+    fs::path const base = fs::path(SSM_SOURCE_DIR) / root;
+    for (auto const& entry : fs::recursive_directory_iterator(base)) {
+      if (!entry.is_regular_file()) continue;
+      std::ifstream file(entry.path());
+      std::string const text(std::istreambuf_iterator<char>(file), {});
+      headers.push_back(
+          {entry.path().lexically_relative(base).generic_string(), without_comments(text)});
+    }
+  }
+  return headers;
+}
+
+using violations = std::vector<std::string>;
+
+/// Includes of a header under include/ that point outside the library or up the table.
+violations upward_includes(header const& from) {
+  violations found;
+  auto const own_layer = layer_of(from.name);
+  if (!own_layer) found.push_back("has no place in the table of layers");
+  for (auto const& name : find_all(from.text, R"(#include ["<](ssm/[^">]*)[">])")) {
+    auto const layer = layer_of(name);
+    if (!layer || layer > own_layer) found.push_back("includes " + name);
+  }
+  return found;
+}
+
+/// Includes in quotes are the library's own: nothing in tests/, theory/, bench/ or examples/.
+violations foreign_includes(header const& from) {
+  return find_all(from.text, R"(#include "((?!ssm/)[^"]*)\")");
+}
+
+/// Elementary functions come from numerics.hpp, whose accuracy is tested.
+violations elementary_calls(header const& from) {
+  if (from.name == "ssm/numerics.hpp") return {};
+  return find_all(from.text, R"(std::(exp|exp2|expm1|log|log2|log10|log1p|tanh|sinh|cosh|pow)\b)");
+}
+
+/// A library does not write to the terminal of the program that uses it.
+violations output_calls(header const& from) {
+  return find_all(
+      from.text,
+      R"(<iostream>|<print>|<cstdio>|\b(printf|puts|putchar)\s*\(|std::(cout|cerr|clog|print)\b)");
+}
+
+void expect_none(violations (*rule)(header const&), std::initializer_list<char const*> roots) {
+  auto const headers = headers_in(roots);
+  ASSERT_FALSE(headers.empty());
+  for (auto const& header : headers) {
+    for (auto const& violation : rule(header)) ADD_FAILURE() << header.name << ": " << violation;
+  }
+}
+
+TEST(Layering, HeadersIncludeOnlyTheirOwnAndLowerLayers) {
+  expect_none(upward_includes, {"include"});
+}
+
+TEST(Layering, HeadersIncludeNothingOutsideTheLibrary) {
+  expect_none(foreign_includes, {"include", "cuda"});
+}
+
+TEST(Layering, OnlyNumericsCallsElementaryFunctions) {
+  expect_none(elementary_calls, {"include"});
+}
+
+TEST(Layering, HeadersPrintNothing) {
+  expect_none(output_calls, {"include", "cuda"});
+}
+
+// A rule that cannot fail would pass above whatever the headers hold.
+TEST(Layering, RulesSeeViolations) {
+  auto const count = [](violations (*rule)(header const&), char const* name, char const* text) {
+    return rule({name, without_comments(text)}).size();
+  };
+  EXPECT_EQ(count(upward_includes, "ssm/scan.hpp", "#include \"ssm/readout.hpp\"\n"), 0u);
+  EXPECT_EQ(count(upward_includes, "ssm/scan.hpp", "#include <ssm/spectrum.hpp>\n"), 1u);
+  EXPECT_EQ(count(upward_includes, "ssm/scan.hpp", "#include \"ssm/scan.cuh\"\n"), 1u);
+  EXPECT_EQ(count(upward_includes, "ssm/model/new.hpp", "#include \"ssm/model/old.hpp\"\n"), 0u);
+  EXPECT_EQ(count(upward_includes, "ssm/unknown.hpp", ""), 1u);
+  EXPECT_EQ(count(foreign_includes, "ssm/scan.hpp", "#include \"support/oracle.hpp\"\n"), 1u);
+  EXPECT_EQ(count(elementary_calls, "ssm/scan.hpp", "y = ssm::exp(x);  // not std::exp\n"), 0u);
+  EXPECT_EQ(count(elementary_calls, "ssm/scan.hpp", "using std::log1p;\n"), 1u);
+  EXPECT_EQ(count(output_calls, "ssm/scan.hpp", "std::ostringstream text;\n"), 0u);
+  EXPECT_EQ(count(output_calls, "ssm/scan.hpp", "std::cout << x;\n"), 1u);
+}
+
+}  // namespace
