@@ -60,7 +60,7 @@ inline std::string to_string(std::vector<index_t> const& shape) {
 ///           beyond dtype, shape and data_offsets are ignored. Stricter: extents may not overflow
 ///           even next to an extent of 0, "__metadata__" may not be null, and only the types listed
 ///           in dtype are known.
-/// Tested    tests/safetensors_test.cpp; each refusal in safetensors_format_test.cpp, damaged files in
+/// Tested    tests/safetensors_test.cpp; refusals in safetensors_format_test.cpp, damaged files in
 ///           safetensors_mutation_test.cpp.
 class safetensors_file {
  public:
