@@ -2,6 +2,7 @@
 // error.hpp: the exceptions the library throws, and require(), the only place that formats them.
 #pragma once
 
+#include <limits>
 #include <sstream>
 #include <stdexcept>
 
@@ -24,12 +25,14 @@ struct checkpoint_error : std::runtime_error {
 };
 
 /// Throw Error with the parts streamed one after another unless `holds`.
-/// The message names the argument, what was found and what was expected:
+/// The message names the argument, what was found and what was expected, numbers with all their
+/// digits (1 + 1e-9 is not "1, expected at most 1"):
 ///   require<shape_error>(n == 4, "scan: carry has ", n, " states, expected ", 4);
 template <class Error, class... Parts>
 void require(bool holds, Parts const&... parts) {
   if (holds) return;
   std::ostringstream message;
+  message.precision(std::numeric_limits<double>::max_digits10);
   (message << ... << parts);
   throw Error(message.str());
 }
