@@ -25,6 +25,8 @@ inline constexpr double least_power = 0.95;
 /// Samples are planned for more than the least power, so that of the many tests of a run each
 /// has little chance to miss.
 inline constexpr double planned_power = 0.9995;
+/// What sharpening a test beyond its planned power may cost, in core-nanoseconds.
+inline constexpr double most_nanoseconds = 1e9;
 /// A true value must be told from one off by this much.
 inline constexpr double wrong_by = 0.05;
 
@@ -75,8 +77,13 @@ experiment mean_experiment(mean_plan plan, Sampler sampler) {
   double const level = plan.printed ? level_of_printed : level_of_exact;
   double const difference = std::abs(plan.exact - alternative);
   if (plan.samples == 0) {
-    plan.samples =
-        std::max<index_t>(30, samples_for_power(plan.variance, difference, level, planned_power));
+    // Enough to tell what is printed, and, as far as time allows, to notice an exact value that is
+    // off by 5 %: a test that cannot is no evidence for it.
+    auto const enough = samples_for_power(plan.variance, difference, level, planned_power);
+    auto const sharp =
+        samples_for_power(plan.variance, wrong_by * plan.exact, level_of_exact, planned_power);
+    auto const affordable = static_cast<index_t>(most_nanoseconds / std::max(1.0, plan.cost));
+    plan.samples = std::max({index_t{30}, enough, std::min(sharp, affordable)});
   }
   double const planned_cost = plan.cost * static_cast<double>(plan.samples);
   return {plan.setting, plan.method, planned_cost,

@@ -33,4 +33,5 @@
 #include "ssm/spectrum.hpp"
 
 // trained models
+#include "ssm/model/checkpoint.hpp"
 #include "ssm/model/safetensors.hpp"
