@@ -1,0 +1,355 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "spectrum/prediction.hpp"
+#include "spectrum/simulation.hpp"
+#include "spectrum/trained_spectrum.hpp"
+#include "support/checkpoint_files.hpp"
+
+namespace ssm::theory {
+namespace {
+
+layer_spectrum mamba1_layer(index_t channels, index_t states) {
+  layer_spectrum layer{.eigenvalue = tensor<double, 2>({channels, states}),
+                       .step_size = tensor<double, 1>({channels})};
+  for (index_t c = 0; c < channels; ++c) {
+    layer.step_size(c) = 0.4 + 0.3 * static_cast<double>(c);
+    for (index_t n = 0; n < states; ++n) layer.eigenvalue(c, n) = -0.1 - static_cast<double>(n + c);
+  }
+  return layer;
+}
+
+layer_spectrum mamba2_layer(index_t heads, index_t head_dim, index_t states, index_t groups) {
+  auto layer = mamba1_layer(heads, 1);
+  layer.has_heads = true;
+  layer.channels_per_row = head_dim;
+  layer.states_per_column = states;
+  layer.groups = groups;
+  return layer;
+}
+
+/// Small layers of every kind: one channel, one state, shared and separate B, several heads.
+std::vector<layer_spectrum> small_layers() {
+  return {mamba1_layer(1, 1),       mamba1_layer(2, 2),       mamba1_layer(1, 3),
+          mamba1_layer(3, 1),       mamba2_layer(1, 2, 2, 1), mamba2_layer(2, 1, 2, 1),
+          mamba2_layer(2, 1, 1, 2), mamba2_layer(2, 2, 1, 1)};
+}
+
+std::string shape_of(layer_spectrum const& layer) {
+  return std::to_string(layer.rows()) + " rows of " + std::to_string(layer.columns()) + ", " +
+         std::to_string(layer.channels_per_row) + " channels and " +
+         std::to_string(layer.states_per_column) + " states for each, " +
+         std::to_string(layer.groups) + " groups";
+}
+
+/// S by the definition, with x(t, c) and B(t, g, n) given by a function of their place in a row of
+/// numbers: all x of all steps, then all B.
+template <class Input>
+double average_energy(layer_spectrum const& layer, index_t steps, Input const& input) {
+  index_t const channels = layer.channels(), states = layer.states();
+  double sum = 0;
+  for (index_t c = 0; c < channels; ++c) {
+    index_t const row = c / layer.channels_per_row, group = row / layer.rows_per_group();
+    for (index_t n = 0; n < states; ++n) {
+      double const eigenvalue = layer.eigenvalue(row, n / layer.states_per_column);
+      double const decay = std::exp(layer.step_size(row) * eigenvalue);
+      double h = 0;
+      for (index_t t = 0; t < steps; ++t) {
+        double const x = input(t * channels + c);
+        double const B = input(steps * channels + (t * layer.groups + group) * states + n);
+        h = decay * h + layer.step_size(row) * B * x;
+        sum += h * h;
+      }
+    }
+  }
+  double input_energy = 0;
+  for (index_t c = 0; c < channels; ++c) {
+    double const step = layer.step_size(c / layer.channels_per_row);
+    input_energy += static_cast<double>(states) * step * step;
+  }
+  return sum / (static_cast<double>(steps) * input_energy);
+}
+
+// S is a polynomial of degree 2 in each of its inputs, so the three-point rule of Gauss and
+// Hermite (-√3, 0, √3 with weights 1/6, 2/3, 1/6) gives E S and E S² without any error.
+TEST(EnergyMoments, AreThoseOfAnEnumerationOfAllInputs) {
+  for (auto const& layer : small_layers()) {
+    index_t const of_step = layer.channels() + layer.groups * layer.states();
+    index_t const steps = of_step > 4 ? 2 : 3;
+    index_t const inputs = steps * of_step;
+    std::vector<int> digit(static_cast<std::size_t>(inputs), -1);
+    double mean = 0, square = 0;
+    for (bool done = false; !done;) {
+      double weight = 1;
+      for (int const d : digit) weight *= d == 0 ? 2.0 / 3 : 1.0 / 6;
+      double const S = average_energy(layer, steps, [&](index_t i) {
+        return std::sqrt(3.0) * digit[static_cast<std::size_t>(i)];
+      });
+      mean += weight * S;
+      square += weight * S * S;
+      done = true;
+      for (int& d : digit) {
+        d = d == 1 ? -1 : d + 1;
+        if (d != -1) {
+          done = false;
+          break;
+        }
+      }
+    }
+    moments const known = energy_moments(layer, steps);
+    EXPECT_NEAR(known.mean, mean, 1e-12 * mean) << shape_of(layer);
+    EXPECT_NEAR(known.variance, square - mean * mean, 1e-11 * square) << shape_of(layer);
+  }
+}
+
+TEST(EnergyMoments, MeanIsThatOfTheStateGains) {
+  auto const layer = mamba1_layer(5, 3);
+  for (index_t const steps : {1, 2, 63, 64, 65, 1000}) {
+    double sum = 0;
+    for (index_t t = 1; t <= steps; ++t) {
+      sum += input_weighted_mean(layer, layer.poles(), [&](pole<double> const& p) {
+        return state_gain(p, static_cast<double>(t));
+      });
+    }
+    double const mean = sum / static_cast<double>(steps);
+    EXPECT_NEAR(energy_moments(layer, steps).mean, mean, 1e-12 * mean) << steps << " steps";
+  }
+}
+
+TEST(EnergyOfLayer, IsThatOfThePlainRecurrenceOnTheSameInputs) {
+  run_control const run;
+  auto layers = small_layers();
+  layers.push_back(mamba1_layer(7, 5));
+  layers.push_back(mamba2_layer(6, 3, 5, 2));
+  for (auto const& layer : layers) {
+    for (index_t const steps : {1, 63, 64, 65, 130}) {
+      random_stream const stream{7, 11};
+      auto const x = stream.child(0), B = stream.child(1);
+      index_t const all_x = steps * layer.channels();
+      double const expected = average_energy(
+          layer, steps, [&](index_t i) { return i < all_x ? x.normal(i) : B.normal(i - all_x); });
+      EXPECT_NEAR(energy_of_layer(layer, steps, run)(stream), expected, 1e-12 * expected)
+          << shape_of(layer) << ", " << steps << " steps";
+    }
+  }
+}
+
+TEST(EnergyOfLayer, HasTheKnownMeanAndVariance) {
+  run_control const run;
+  index_t const steps = 20, samples = 20000;
+  for (auto const& layer : {mamba1_layer(4, 3), mamba2_layer(4, 2, 3, 2)}) {
+    energy_of_layer sampler{layer, steps, run};
+    moments const known = energy_moments(layer, steps);
+    double sum = 0, squares = 0;
+    for (index_t i = 0; i < samples; ++i) {
+      double const centred = sampler(random_stream{3, 5}.child(i)) - known.mean;
+      sum += centred;
+      squares += centred * centred;
+    }
+    double const n = static_cast<double>(samples);
+    EXPECT_LT(std::abs(sum / n), 4.5 * std::sqrt(known.variance / n)) << shape_of(layer);
+    EXPECT_NEAR(squares / n, known.variance, 0.1 * known.variance) << shape_of(layer);
+  }
+}
+
+TEST(EnergyExperiment, AcceptsTheTruthAndRejectsAWrongSpectrum) {
+  run_control run;
+  run.threads = 1;
+  auto layer = mamba1_layer(32, 4);
+  for (double& step : layer.step_size) step /= 100;
+  finding const found = energy_experiment("test", layer, 100, run).run(run);
+  EXPECT_TRUE(found.accepted) << found.z_exact;
+  EXPECT_TRUE(found.rejected) << found.z_alternative;
+  EXPECT_TRUE(found.decisive) << found.power;
+
+  auto slower = layer;
+  for (double& eigenvalue : slower.eigenvalue) eigenvalue *= 0.7;
+  double const wrong = energy_moments(slower, 100).mean;
+  EXPECT_GT(std::abs(found.value - wrong), 4.5 * found.standard_error);
+}
+
+TEST(EnergyExperiment, StopsInTheMiddleOfASample) {
+  std::atomic<bool> const interrupted{true};
+  run_control run;
+  run.interrupted = &interrupted;
+  EXPECT_THROW(energy_of_layer(mamba1_layer(2, 2), 1000, run)({1, 1}), stopped);
+}
+
+TEST(Prediction, OfOneDecayIsThatOfThePointLaw) {
+  auto layer = mamba1_layer(1, 1);
+  layer.step_size(0) = 0.01;
+  layer.eigenvalue(0, 0) = -0.5;  // λ = e^-0.005, 200 steps
+  layer_prediction const found = predict(layer, 100, 1000);
+  double const square = std::exp(-0.01), limit = 1 / (1 - square);
+  EXPECT_NEAR(found.decay.median, std::exp(-0.005), 1e-15);
+  EXPECT_NEAR(found.decay_without_step.median, std::exp(-0.5), 1e-15);
+  EXPECT_NEAR(found.horizon.largest, 200, 1e-10);
+  EXPECT_NEAR(found.gain, limit, 1e-12 * limit);
+  EXPECT_NEAR(found.equal_gain, limit, 1e-12 * limit);
+  EXPECT_NEAR(found.uniform_gain, limit, 1e-12 * limit);
+  EXPECT_NEAR(found.printed_gain, std::exp(-0.005) * limit, 1e-12 * limit);
+  EXPECT_NEAR(found.gain_from, (1 - std::exp(-1.0)) * limit, 1e-12 * limit);
+  EXPECT_NEAR(found.growth, (1 - std::exp(-10.0)) / (1 - std::exp(-1.0)), 1e-12);
+}
+
+TEST(Prediction, WeighsStatesByTheInputThatTheyGet) {
+  auto layer = mamba1_layer(2, 1);
+  layer.step_size(0) = 1;
+  layer.step_size(1) = 3;
+  layer.eigenvalue(0, 0) = -0.5;
+  layer.eigenvalue(1, 0) = -1;
+  double const slow = 1 / (1 - std::exp(-1.0)), fast = 1 / (1 - std::exp(-6.0));
+  layer_prediction const found = predict(layer, 1, 1);
+  EXPECT_NEAR(found.gain, (slow + 9 * fast) / 10, 1e-14);
+  EXPECT_NEAR(found.equal_gain, (slow + fast) / 2, 1e-14);
+  EXPECT_DOUBLE_EQ(found.gain_from, 1);
+  EXPECT_DOUBLE_EQ(found.growth, 1);
+  EXPECT_NEAR(found.horizon.least, 1.0 / 3, 1e-15);
+  EXPECT_NEAR(found.horizon.median, (2 + 1.0 / 3) / 2, 1e-15);
+}
+
+TEST(Prediction, RefusesStepsThatRunBackward) {
+  EXPECT_THROW(predict(mamba1_layer(1, 1), 0, 10), domain_error);
+  EXPECT_THROW(predict(mamba1_layer(1, 1), 10, 9), domain_error);
+}
+
+// -------------------------------------------------------------------------------------------------
+// Models on disk
+// -------------------------------------------------------------------------------------------------
+std::filesystem::path const data = SSM_TEST_DATA;
+
+TEST(TrainedSpectrum, HasTheShapesOfMamba1) {
+  trained_model const model = load_trained_model(data / "tiny-mamba");
+  EXPECT_EQ(model.name, "tiny-mamba");
+  EXPECT_EQ(model.type, "mamba");
+  ASSERT_EQ(model.layers.size(), 2u);
+  model::checkpoint const file{data / "tiny-mamba"};
+  auto const A_log = file.read<double, 2>("backbone.layers.1.mixer.A_log");
+  auto const bias = file.read<double, 1>("backbone.layers.1.mixer.dt_proj.bias");
+  layer_spectrum const& layer = model.layers[1];
+  ASSERT_EQ(layer.eigenvalue.extents(), A_log.extents());
+  ASSERT_EQ(layer.step_size.extents(), bias.extents());
+  EXPECT_FALSE(layer.has_heads);
+  EXPECT_EQ(layer.groups, 1);
+  EXPECT_EQ(layer.channels(), A_log.extent(0));
+  EXPECT_EQ(layer.states(), A_log.extent(1));
+  EXPECT_DOUBLE_EQ(layer.eigenvalue(3, 2), -std::exp(A_log(3, 2)));
+  EXPECT_DOUBLE_EQ(layer.step_size(3), std::log1p(std::exp(bias(3))));
+}
+
+TEST(TrainedSpectrum, HasTheShapesOfMamba2) {
+  trained_model const model = load_trained_model(data / "tiny-mamba2" / "");
+  EXPECT_EQ(model.name, "tiny-mamba2");
+  EXPECT_EQ(model.type, "mamba2");
+  ASSERT_EQ(model.layers.size(), 2u);
+  layer_spectrum const& layer = model.layers[0];
+  EXPECT_TRUE(layer.has_heads);
+  EXPECT_EQ(layer.columns(), 1);
+  EXPECT_EQ(layer.rows() % layer.groups, 0);
+}
+
+/// A Mamba-1 of one layer, two channels and two states, parts of which can be replaced.
+struct small_model {
+  testing::temporary_directory directory;
+  std::string config =
+      R"({"model_type": "mamba", "num_hidden_layers": 1, "state_size": 2, "intermediate_size": 2})";
+  std::string A_log_entry =
+      testing::entry("backbone.layers.0.mixer.A_log", "F32", "[2,2]", "[0,16]");
+  std::string bias_entry =
+      testing::entry("backbone.layers.0.mixer.dt_proj.bias", "F32", "[2]", "[16,24]");
+  std::string values = testing::bytes_of<float>({0, 1, 2, 3, -4, -5});
+
+  std::string message() const {
+    testing::write(directory / "config.json", config);
+    testing::write(directory / "model.safetensors",
+                   testing::safetensors("{" + A_log_entry + "," + bias_entry + "}", values));
+    std::string text = testing::message_of([&] { load_trained_model(directory.path()); });
+    std::string const folder = directory.path().string() + "/";
+    if (text.starts_with(folder)) text.erase(0, folder.size());
+    return text;
+  }
+};
+
+TEST(TrainedSpectrum, LoadsWhatIsComplete) {
+  EXPECT_EQ(small_model{}.message(), "nothing thrown");
+}
+
+TEST(TrainedSpectrum, NamesWhatIsWrongInTheConfiguration) {
+  auto const with = [](std::string const& config) {
+    small_model model;
+    model.config = config;
+    return model.message();
+  };
+  EXPECT_TRUE(with("").starts_with("config.json: text is not valid JSON: ")) << with("");
+  EXPECT_TRUE(with("{").starts_with("config.json: text is not valid JSON: ")) << with("{");
+  EXPECT_EQ(with("[]"), "config.json: is not a JSON object");
+  EXPECT_EQ(with("{}"), "config.json: has no \"model_type\"");
+  EXPECT_EQ(with(R"({"model_type": "llama"})"),
+            "config.json: model_type is \"llama\", expected \"mamba\" or \"mamba2\"");
+  EXPECT_EQ(with(R"({"model_type": "mamba"})"), "config.json: has no \"num_hidden_layers\"");
+  EXPECT_EQ(with(R"({"model_type": "mamba", "num_hidden_layers": 0})"),
+            "config.json: num_hidden_layers is 0, expected a whole number from 1 to 16777216");
+  EXPECT_EQ(with(R"({"model_type": "mamba", "num_hidden_layers": 1.5})"),
+            "config.json: num_hidden_layers is 1.5, expected a whole number from 1 to 16777216");
+  std::string const mamba2 = R"({"model_type": "mamba2", "num_hidden_layers": 1, "state_size": 2,
+      "num_heads": 2, "head_dim": 1, "n_groups": )";
+  EXPECT_EQ(with(mamba2 + "3}"), "config.json: num_heads is 2, expected a multiple of n_groups, 3");
+  EXPECT_EQ(with(mamba2 + R"(1, "time_step_limit": [1, 0]})"),
+            "config.json: time_step_limit is [1,0], expected two numbers, 0 <= low <= high and "
+            "high > 0");
+}
+
+TEST(TrainedSpectrum, TakesBothWaysToWriteInfinity) {
+  std::string const mamba2 = R"({"model_type": "mamba2", "num_hidden_layers": 1, "state_size": 2,
+      "num_heads": 2, "head_dim": 1, "n_groups": 1, "note": "\"Infinity", "time_step_limit": [0.5, )";
+  testing::temporary_directory directory;
+  for (std::string const infinity : {"Infinity", R"({"__float__": "Infinity"})", "1e300"}) {
+    testing::write(directory / "config.json", mamba2 + infinity + "]}");
+    model_config const config = read_model_config(directory / "config.json");
+    EXPECT_EQ(config.least_step_size, 0.5);
+    EXPECT_GE(config.largest_step_size, 1e300);
+  }
+}
+
+TEST(TrainedSpectrum, NamesWhatIsWrongWithATensor) {
+  small_model missing;
+  missing.bias_entry = testing::entry("backbone.bias", "F32", "[2]", "[16,24]");
+  EXPECT_TRUE(
+      missing.message().ends_with(": has no tensor \"backbone.layers.0.mixer.dt_proj.bias\""))
+      << missing.message();
+
+  small_model shape;
+  shape.A_log_entry = testing::entry("backbone.layers.0.mixer.A_log", "F32", "[4]", "[0,16]");
+  EXPECT_EQ(shape.message(),
+            "model.safetensors: tensor \"backbone.layers.0.mixer.A_log\" has shape "
+            "(4), expected (2, 2)");
+
+  small_model type;
+  type.A_log_entry = testing::entry("backbone.layers.0.mixer.A_log", "I32", "[2,2]", "[0,16]");
+  EXPECT_EQ(type.message(),
+            "model.safetensors: tensor \"backbone.layers.0.mixer.A_log\" has dtype "
+            "I32, expected F32, F16, BF16 or F64");
+
+  small_model value;
+  for (auto const& [number, text] :
+       {std::pair{NAN, "nan"}, {INFINITY, "inf"}, {-INFINITY, "-inf"}, {101.f, "101"}}) {
+    value.values = testing::bytes_of<float>({0, 1, 2, number, -4, -5});
+    EXPECT_EQ(value.message(),
+              "model.safetensors: tensor \"backbone.layers.0.mixer.A_log\" holds " +
+                  std::string(text) + " at position 3, expected numbers from -100 to 100");
+  }
+}
+
+TEST(TrainedSpectrum, NamesADirectoryThatIsNotThere) {
+  EXPECT_EQ(testing::message_of([] { load_trained_model("/no/such/model"); }),
+            "/no/such/model: is not a directory, expected one that holds config.json and "
+            "model.safetensors");
+}
+
+}  // namespace
+}  // namespace ssm::theory
