@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // A host carry handed to the scan on the GPU.
-// expect: no instance of "scan" matches the argument list
+// expect: no instance of .*scan" matches the argument list
 #include "ssm/recurrence.hpp"
 #include "ssm/scan.cuh"
 
