@@ -93,7 +93,7 @@ template <scalar T, int Rank>
     digits50 const unit = epsilon<T>() * at(terms.view(), position);
     bool const holds = error <= k * unit;  // false for NaN
     digits50 size = error == 0 ? digits50(0) : digits50(error / unit);
-    if (!(size == size)) size = std::numeric_limits<digits50>::infinity();
+    if (error != 0 && !(size >= 0)) size = std::numeric_limits<digits50>::infinity();  // unit 0
     if (!holds) ++failures;
     if (size > worst) {
       worst = size;
