@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <ssm/affine_map.hpp>
+#include <ssm/ssm.hpp>
 
 int main() {
   ssm::affine_map const step{0.5, 1.0};

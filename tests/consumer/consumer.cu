@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <ssm/affine_map.hpp>
+#include <ssm/tensor.cuh>
 
 __global__ void step_kernel(ssm::affine_map<float> step, float* h) {
   *h = step(*h);
