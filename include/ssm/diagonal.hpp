@@ -26,10 +26,10 @@ struct diagonal {
   sequence_view<real const, Where> x;
 
   struct gradient {
-    sequence_view<real> step_size;
-    tensor_view<T, 2> eigenvalue;
-    trajectory_view<T> B;
-    sequence_view<real> x;
+    sequence_view<real> step_size{};
+    tensor_view<T, 2> eigenvalue{};
+    trajectory_view<T> B{};
+    sequence_view<real> x{};
   };
 
   struct step {

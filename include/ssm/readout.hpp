@@ -128,7 +128,7 @@ template <scalar T>
 struct contract_vjp {
   trajectory_view<T const> C;
   sequence_view<real_t<T> const> y_cotangent;
-  trajectory_view<T> C_gradient;
+  trajectory_view<T> C_gradient{};
 
   void require_shape_for(index_t batch, index_t length, index_t channels, index_t states) const {
     require_shape(C, {batch, length, channels, states}, "contract_vjp: C",

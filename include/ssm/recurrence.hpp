@@ -54,8 +54,8 @@ struct linear_recurrence {
   trajectory_view<T const, Where> drive;
 
   struct gradient {
-    trajectory_view<T> decay;
-    trajectory_view<T> drive;
+    trajectory_view<T> decay{};
+    trajectory_view<T> drive{};
   };
 
   struct step {

@@ -28,10 +28,10 @@ struct scalar_identity {
   sequence_view<real const, Where> x;
 
   struct gradient {
-    sequence_view<real> step_size;
-    tensor_view<T, 1> eigenvalue;
-    trajectory_view<T> B;
-    sequence_view<real> x;
+    sequence_view<real> step_size{};
+    tensor_view<T, 1> eigenvalue{};
+    trajectory_view<T> B{};
+    sequence_view<real> x{};
   };
 
   struct step {
