@@ -52,7 +52,7 @@ void scan_window(execution_plan const& plan, R const& recurrence, scan_shape con
                  state_view<typename R::value_type> carry) {
   using T = typename R::value_type;
   index_t const lanes = shape.batch * shape.channels, states = shape.states;
-  index_t const pieces = std::max<index_t>(1, (window.count + plan.chunk - 1) / plan.chunk);
+  index_t const pieces = window.count < 1 ? 1 : (window.count - 1) / plan.chunk + 1;
   auto const piece = [&](index_t k) {
     index_t const begin = k * plan.chunk;
     return window.part(begin, std::min(plan.chunk, window.count - begin));
@@ -110,9 +110,10 @@ scan_shape checked_shape(R const& recurrence, Readout const& readout,
 /// call over a sequence equals a call for each part of it, down to single steps (bit for bit
 /// under `sequential`). direction::backward visits the last step first.
 /// Shapes    carry (batch, channel, state); the rest as the recurrence and the readout say.
-/// Accuracy  each step rounds twice; for |decay| ≤ 1 the error after t steps is at most
-///           2·eps·Σ_k |terms of h_t|. Cutting time adds one composition for each cut.
-/// Special   length 0 leaves carry as it is; NaN and infinity follow IEEE rules.
+/// Accuracy  a step rounds a product and a sum, so a term of h_t that has come m steps is off by
+///           at most (m + 1)·eps of its size, 2(m + 1)·eps if complex, wherever time is cut.
+/// Special   length 0 leaves carry as it is; NaN and infinity follow IEEE rules. Cutting time
+///           multiplies decays first: where their product overflows, a state of 0 becomes NaN.
 /// Throws    shape_error before anything is written.
 /// Gradient  scan_vjp.
 /// Tested    tests/scan_test.cpp.
