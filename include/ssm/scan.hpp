@@ -187,7 +187,8 @@ inline index_t gradient_block(scan_shape const& s) {
 /// of the recurrence, to which its gradient is added (empty: not wanted).
 /// For complex numbers cotangents and gradients are ∂/∂Re + i·∂/∂Im.
 /// Shapes    initial, carry_cotangent (batch, channel, state).
-/// Accuracy  k·eps·Σ|terms| with k = 4 for a single step plus 2 for each step a term travels.
+/// Accuracy  k·eps·Σ|terms| with k = 4 for a single step, plus 2 for each step a term travels and
+///           1/2 for each term that a stride of 0 sums; then what the maps themselves are off by.
 /// Throws    shape_error before anything is written.
 /// Repeats   bit for bit for any number of threads.
 /// Tested    tests/scan_vjp_test.cpp, against differences in 50 digits.
