@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <numbers>
 #include <set>
 #include <thread>
 #include <vector>
@@ -131,7 +132,7 @@ TEST(RandomStream, GivesTheSameNumbersForAnyNumberOfThreads) {
 // ---- accuracy ---------------------------------------------------------------------------------
 
 TEST(RandomStream, NormalsAreTheBoxMullerValuesTo4EpsOfTheRadius) {
-  constexpr long double pi = 3.14159265358979323846264338327950288L;
+  constexpr long double pi = std::numbers::pi_v<long double>;
   double worst = 0;
   for (index_t i = 0; i < 200'000; i += 2) {
     long double const radius =
@@ -243,8 +244,9 @@ TEST(RandomDistribution, SignsAreBalanced) {
 
 TEST(RandomDistribution, NormalsAreNormal) {
   std::vector<double> const x = normals(stream);
-  EXPECT_LE(kolmogorov_smirnov(x, [](double t) { return 0.5 * std::erfc(-t * M_SQRT1_2); }),
-            critical_ks);
+  EXPECT_LE(
+      kolmogorov_smirnov(x, [](double t) { return 0.5 * std::erfc(-t / std::numbers::sqrt2); }),
+      critical_ks);
   double const moments[] = {1, 0, 1, 0, 3, 0, 15};
   for (int power = 1; power <= 6; ++power) {
     double const z =
@@ -256,7 +258,7 @@ TEST(RandomDistribution, NormalsAreNormal) {
 TEST(RandomDistribution, NormalsHaveTheRightTails) {
   std::vector<double> const x = normals(stream);
   for (double t : {2.0, 3.0, 4.0}) {
-    double const p = std::erfc(t * M_SQRT1_2);
+    double const p = std::erfc(t / std::numbers::sqrt2);
     auto const count =
         std::count_if(x.begin(), x.end(), [t](double v) { return std::fabs(v) > t; });
     double const z = (static_cast<double>(count) - sample_size * p) / std::sqrt(sample_size * p);
