@@ -94,14 +94,4 @@ inline layer_prediction predict(layer_spectrum const& layer, index_t from, index
   return result;
 }
 
-/// The layer for which a member of its prediction is largest.
-inline std::size_t layer_with_largest(std::vector<layer_prediction> const& layers,
-                                      double (*of)(layer_prediction const&)) {
-  auto const less = [of](layer_prediction const& a, layer_prediction const& b) {
-    return of(a) < of(b);
-  };
-  return static_cast<std::size_t>(std::max_element(layers.begin(), layers.end(), less) -
-                                  layers.begin());
-}
-
 }  // namespace ssm::theory

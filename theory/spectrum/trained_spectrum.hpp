@@ -89,9 +89,13 @@ inline tensor<double, 1> step_sizes(tensor<double, 1> bias, model_config const& 
   return bias;
 }
 
+inline std::string mixer_of(index_t layer) {
+  return "backbone.layers." + std::to_string(layer) + ".mixer.";
+}
+
 inline layer_spectrum read_layer(model::checkpoint const& from, model_config const& config,
                                  index_t layer) {
-  std::string const mixer = "backbone.layers." + std::to_string(layer) + ".mixer.";
+  std::string const mixer = mixer_of(layer);
   if (config.type == "mamba") {
     auto const A_log = read_parameter<2>(from, mixer + "A_log", {config.channels, config.states});
     auto const bias = read_parameter<1>(from, mixer + "dt_proj.bias", {config.channels});
@@ -118,6 +122,10 @@ inline trained_model load_trained_model(std::filesystem::path const& directory) 
                             "config.json and model.safetensors");
   model_config const config = read_model_config(directory / "config.json");
   model::checkpoint const tensors{directory};
+  std::string const beyond = loading::mixer_of(config.layers) + "A_log";
+  require<checkpoint_error>(!tensors.contains(beyond), directory.string(),
+                            ": config.json says num_hidden_layers is ", config.layers,
+                            ", but there is a tensor \"", beyond, "\"");
   std::filesystem::path const whole = std::filesystem::weakly_canonical(directory);
   trained_model result{
       (whole.has_filename() ? whole : whole.parent_path()).filename().string(), config.type, {}};
