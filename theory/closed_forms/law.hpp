@@ -14,9 +14,10 @@ namespace ssm::theory {
 
 /// Add ∫ f from low to high to sum, by 61-point Gauss-Kronrod panels that are halved until their
 /// two rules agree to eps^(2/3), where the Kronrod rule, of twice the order, is exact to rounding.
-/// The lower half goes first, so that what is negligible beside it costs nothing.
+/// The lower half goes first, so that what is negligible beside it costs nothing. `panels` is how
+/// many more may be used: an f that is rounding noise never agrees.
 template <class T, class F>
-void add_integral(F const& f, T const& low, T const& high, int halvings, T& sum) {
+void add_integral(F const& f, T const& low, T const& high, int& panels, T& sum) {
   T const eps = std::numeric_limits<T>::epsilon();
   T const half_width = (high - low) / T(2);
   T error(0);  // of the integral over (-1, 1)
@@ -24,26 +25,21 @@ void add_integral(F const& f, T const& low, T const& high, int halvings, T& sum)
       boost::math::quadrature::gauss_kronrod<T, 61>::integrate(f, low, high, 0, T(0), &error);
   error *= half_width;
   T const tolerance = ssm::exp(T(ssm::log(eps) * T(2) / T(3)));
-  if (halvings == 0 || error <= tolerance * ssm::abs(value) || error <= eps * ssm::abs(sum)) {
+  if (--panels < 0 || error <= tolerance * ssm::abs(value) || error <= eps * ssm::abs(sum)) {
     sum += value;
     return;
   }
-  add_integral(f, low, T(low + half_width), halvings - 1, sum);
-  add_integral(f, T(low + half_width), high, halvings - 1, sum);
+  add_integral(f, low, T(low + half_width), panels, sum);
+  add_integral(f, T(low + half_width), high, panels, sum);
 }
 
-/// ∫ f from low to high, for an f that is smooth but for a layer at low, however thin.
+/// ∫ f from low to high.
 template <class T, class F>
 T integral(F const& f, T const& low, T const& high) {
   T sum(0);
-  add_integral(f, low, high, 60, sum);
+  int panels = 1000;
+  add_integral(f, low, high, panels, sum);
   return sum;
-}
-
-/// log(1 + x)/x, the form that survives x → 0; 1 at 0.
-template <class T>
-T log1p_over_x(T const& x) {
-  return x == T(0) ? T(1) : T(ssm::log1p(x) / x);
 }
 
 template <class T>
@@ -51,6 +47,24 @@ T power(T const& x, int n) {
   T product(1);
   for (int i = 0; i < n; ++i) product *= x;
   return product;
+}
+
+/// E f(u) for u uniform in (0, 1), f smooth but for a layer at 0: u = v^8 widens one of 1e-12 to
+/// 1/32, and no layer wider than 1e-28 falls between the points.
+template <class T, class F>
+T uniform_mean(F const& f) {
+  return integral(
+      [&](T const& v) {
+        T const v7 = power(v, 7);
+        return T(T(8) * v7 * f(T(v7 * v)));
+      },
+      T(0), T(1));
+}
+
+/// log(1 + x)/x, the form that survives x → 0; 1 at 0.
+template <class T>
+T log1p_over_x(T const& x) {
+  return x == T(0) ? T(1) : T(ssm::log1p(x) / x);
 }
 
 /// E(Σ_{k<t} y^k)² = Σ_s (t - |s - (t - 1)|) E y^s: all terms positive.
@@ -98,6 +112,16 @@ void require_tail(Law const& law, int order, char const* what) {
                         ": decays so near 1 make the mean infinite");
 }
 
+/// The gain of one decay: stationary, or `steps` steps after a zero state.
+template <real_scalar T>
+T gain(pole<T> const& p) {
+  return stationary_gain(p);
+}
+template <real_scalar T>
+T gain(pole<T> const& p, index_t steps) {
+  return state_gain(p, T(steps));
+}
+
 /// E (1 - λ²)^-n, the nth moment of the stationary gain: M1, M2 and M3 for n = 1, 2, 3.
 /// Throws    domain_error where it is infinite.
 template <spectral_law Law>
@@ -110,7 +134,7 @@ real_of<Law> gain_moment(Law const& law, int n) {
 template <spectral_law Law>
 real_of<Law> gain_moment(Law const& law, int n, index_t steps) {
   using T = real_of<Law>;
-  return law.mean([&](pole<T> const& p) { return power(state_gain(p, T(steps)), n); });
+  return law.mean([&](pole<T> const& p) { return power(gain(p, steps), n); });
 }
 
 /// M1 = E 1/(1 - λ²): energy of the stationary state per unit of input energy W, for white
@@ -178,24 +202,33 @@ real_of<Law> square_cross_gain(Law const& law, index_t steps) {
   return square_of_geometric_sum<T>(steps, [&](T const& s) { return power(law.moment(s), 2); });
 }
 
-/// E (1 - λ)^-2: energy of the state that a constant input of energy 1 leaves.
+/// Σ_{k<t} λ^k = (1 - λ^t)/(1 - λ): the state that the constant input 1 leaves after `steps` steps.
+template <class T>
+T geometric_sum(pole<T> const& p, index_t steps) {
+  if (p.gap == T(0) || steps == 0) return T(steps);
+  if (p.value == T(0)) return T(1);
+  return T(-ssm::expm1(T(T(steps) * log_decay(p)))) / p.gap;
+}
+
+/// E (1 - λ)^-2: energy of the stationary state under the constant input 1. An input of mean μ and
+/// covariance I leaves E‖h_t‖² = d σ² (m S_t + ‖μ‖² C_t), C_t = constant_gain(law, t): for λ
+/// uniform up to b the mean adds 1/(1 - b), the rest only log(1/(1 - b)).
 template <spectral_law Law>
 real_of<Law> constant_gain(Law const& law) {
   using T = real_of<Law>;
   require_tail(law, 2, "constant_gain");
-  return law.mean([](pole<T> const& p) { return T(1) / (p.gap * p.gap); });
+  if constexpr (requires { law.constant_gain(); }) {
+    return law.constant_gain();
+  } else {
+    return law.mean([](pole<T> const& p) { return T(T(1) / (p.gap * p.gap)); });
+  }
 }
 
-/// The same after `steps` steps, E ((1 - λ^t)/(1 - λ))².
+/// The same after `steps` steps, C_t = E ((1 - λ^t)/(1 - λ))².
 template <spectral_law Law>
 real_of<Law> constant_gain(Law const& law, index_t steps) {
   using T = real_of<Law>;
-  return law.mean([&](pole<T> const& p) {
-    if (p.gap == T(0)) return power(T(steps), 2);
-    if (steps == 0) return T(0);
-    if (p.value == T(0)) return T(1);
-    return power(T(-ssm::expm1(T(T(steps) * log_decay(p))) / p.gap), 2);
-  });
+  return law.mean([&](pole<T> const& p) { return power(geometric_sum(p, steps), 2); });
 }
 
 }  // namespace ssm::theory

@@ -40,11 +40,7 @@ T input_bound(T const& operator_norm, T const& largest_input, T const& input_len
 template <real_scalar T>
 T state_bound(pole<T> const& slowest, T const& input, T const& initial, index_t steps) {
   T const kept = point_law<T>{slowest}.moment(T(steps));
-  if (slowest.gap == T(0)) return initial + T(steps) * input;
-  T const sum = slowest.value == T(0)
-                    ? T(steps > 0 ? 1 : 0)
-                    : T(-ssm::expm1(T(T(steps) * log_decay(slowest)))) / slowest.gap;
-  return kept * initial + input * sum;
+  return kept * initial + geometric_sum(slowest, steps) * input;
 }
 
 /// The printed gain of λ uniform on [a, b]: log((1-a²)/(1-b²))/(2(b-a)) = E λ/(1 - λ²).
@@ -71,9 +67,17 @@ T printed_ratio(uniform_law<T> const& law) {
   return printed_gain(law) / mean_stationary_gain(law);
 }
 
-/// The b at which the printed gain of [0, b] is 1, the least that any gain can be:
-/// -log(1 - b²) = 2b.
-inline constexpr double printed_reaches_one = 0.91656258310569809;
+/// The b at which the printed gain of [0, b] is 1, the least that any gain can be: the root
+/// 0.91656258310569809 of -log(1 - b²) = 2b.
+template <real_scalar T = double>
+T printed_reaches_one() {
+  T b(0.92);  // to the right of the root of a convex function: Newton falls to it
+  for (int i = 0; i < 12; ++i) {
+    T const square_gap = (T(1) - b) * (T(1) + b);
+    b += (ssm::log(square_gap) + T(2) * b) * square_gap / (T(2) * (b - square_gap));
+  }
+  return b;
+}
 
 /// Mamba, B → ΔB and λ uniform on [0, l]: energy of the state per E‖Bx‖² is Δ² artanh(l)/l.
 /// Source    corrects Corollary 4.3.

@@ -1,10 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// spectra.hpp: the laws of decays that models start from.
+// spectra.hpp: laws of decays that models start from.
 #pragma once
 
-#include <boost/math/quadrature/tanh_sinh.hpp>
-#include <boost/math/special_functions/beta.hpp>
-#include <boost/math/special_functions/gamma.hpp>
 #include <limits>
 
 #include "closed_forms/law.hpp"
@@ -49,7 +46,7 @@ struct uniform_law {
   T width() const { return low.value < T(0.5) ? T(high.value - low.value) : T(low.gap - high.gap); }
   template <class F>
   T mean(F const& f) const {
-    return integral([&](T const& u) { return f(sample(u)); }, T(0), T(1));
+    return uniform_mean<T>([&](T const& u) { return f(sample(u)); });
   }
   pole<T> sample(T const& u) const {
     return {T(low.value + (T(1) - u) * width()), T(high.gap + u * width())};
@@ -90,6 +87,9 @@ struct uniform_law {
     return log1p_over_x(T(width() * width() / AB)) / AB;
   }
 
+  /// E (1 - λ)^-2.
+  T constant_gain() const { return T(1) / (low.gap * high.gap); }
+
   /// E λ^k = (b^(k+1) - a^(k+1))/((k+1)(b-a)) = b^k φ1(-(k+1)w) w/(1 - e^-w), w = log(b/a).
   T moment(T const& k) const {
     if (k == T(0)) return T(1);
@@ -98,7 +98,7 @@ struct uniform_law {
     if (low.value == T(0)) return top / (k + T(1));
     T const part = width() / high.value;  // 1 - e^-w
     if (part == T(0)) return top;
-    T const w = -ssm::log1p(T(-part));
+    T const w = part < T(0.5) ? T(-ssm::log1p(T(-part))) : T(log_decay(high) - log_decay(low));
     return top * phi1(T(-(k + T(1)) * w)) * (w / part);
   }
 };
@@ -118,7 +118,7 @@ struct log_uniform_law {
 
   template <class F>
   T mean(F const& f) const {
-    return integral([&](T const& u) { return f(sample(u)); }, T(0), T(1));
+    return uniform_mean<T>([&](T const& u) { return f(sample(u)); });
   }
   pole<T> sample(T const& u) const { return pole<T>::with_rate(T(slow + u * (fast - slow))); }
   T tail_index() const {
@@ -142,81 +142,13 @@ struct log_uniform_law {
   T square_cross_gain() const {
     auto const gain = [](T const& rate) { return T(1) / power(T(-ssm::expm1(T(-rate))), 2); };
     T const d = fast - slow;
-    return integral(
-        [&](T const& u) {
-          return u * (gain(T(T(2) * slow + d * u)) + gain(T(T(2) * fast - d * u)));
-        },
-        T(0), T(1));
+    return uniform_mean<T>([&](T const& u) {
+      return T(u * (gain(T(T(2) * slow + d * u)) + gain(T(T(2) * fast - d * u))));
+    });
   }
 
   /// E λ^k = (b^k - a^k)/(kd).
   T moment(T const& k) const { return ssm::exp(T(-k * slow)) * phi1(T(-k * (fast - slow))); }
-};
-
-/// λ a Beta(α, β) variable: the gain is finite only for β > 1, and reached algebraically slowly.
-/// Accuracy  gain_moment and remaining_gain to 60 eps for every β > n; mean(f) to 1e-14 for
-///           α, β >= 0.1 and bounded f (tanh-sinh quadrature).
-template <real_scalar T>
-struct beta_law {
-  using real = T;
-  T alpha, beta;
-
-  static beta_law of(T const& alpha, T const& beta) {
-    require<domain_error>(alpha > T(0) && beta > T(0), "beta_law: the parameters are ", alpha,
-                          " and ", beta, ", expected both > 0");
-    return {alpha, beta};
-  }
-
-  template <class F>
-  T mean(F const& f) const {
-    thread_local boost::math::quadrature::tanh_sinh<T> quadrature;
-    // over (-1, 1), where the rule tells the distance to the nearer end without cancellation
-    T const sum = quadrature.integrate(
-        [&](T const& x, T const& to_end) {
-          T const near = ssm::abs(to_end) / T(2);
-          pole<T> const p = x < T(0) ? pole<T>{near, T(1) - near} : pole<T>{T(1) - near, near};
-          return density(p) * T(f(p));
-        },
-        T(std::numeric_limits<T>::epsilon() * T(16)));
-    return sum / T(2);
-  }
-  T density(pole<T> const& p) const {
-    T const powers = (alpha - T(1)) * log_decay(p) + (beta - T(1)) * ssm::log(p.gap);
-    return ssm::exp(powers) / boost::math::beta(alpha, beta);
-  }
-  pole<T> sample(T const& u) const {
-    T gap(0);
-    T const value = boost::math::ibetac_inv(alpha, beta, u, &gap);
-    return {value, gap};
-  }
-  T tail_index() const { return beta; }
-
-  /// E (1-λ²)^-n = 2^-n (α+β-n)_n/(β-n)_n 2F1(n, β-n; α+β-n; 1/2): with 1 + λ = 2(1 - (1-λ)/2) the
-  /// factor (1-λ)^-n only lowers β by n. All terms are positive.
-  T gain_moment(int n) const {
-    T const total = alpha + beta - T(n);
-    T factor(1);
-    for (int i = 0; i < n; ++i) factor *= (total + T(i)) / (T(2) * (beta - T(n) + T(i)));
-    T sum(0), term(1);
-    for (int k = 0; term > sum * std::numeric_limits<T>::epsilon() / T(4); ++k) {
-      sum += term;
-      term *= (T(n) + T(k)) * (beta - T(n) + T(k)) / (T(2) * (total + T(k)) * T(k + 1));
-    }
-    return factor * sum;
-  }
-
-  /// λ^2t only raises α by 2t.
-  T remaining_gain(T const& steps) const {
-    T const k = T(2) * steps;
-    return moment(k) * beta_law{T(alpha + k), beta}.gain_moment(1);
-  }
-
-  /// E λ^k = B(α + k, β)/B(α, β).
-  T moment(T const& k) const {
-    if (k == T(0)) return T(1);
-    return boost::math::tgamma_delta_ratio(T(alpha + k), beta) /
-           boost::math::tgamma_delta_ratio(alpha, beta);
-  }
 };
 
 /// The rate -log λ = nΔ with n equally likely in {1, ..., count}: Mamba-1 starts from it.
@@ -273,7 +205,7 @@ struct ring_law {
   T width() const { return uniform_law<T>{low, high}.width() * (low.value + high.value); }
   template <class F>
   T mean(F const& f) const {
-    return integral([&](T const& u) { return f(sample(u)); }, T(0), T(1));
+    return uniform_mean<T>([&](T const& u) { return f(sample(u)); });
   }
   pole<T> sample(T const& u) const {
     T const square_gap = one_minus_square(high) + u * width();  // 1 - |λ|²
