@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "report/picture.hpp"
 #include "run_control.hpp"
 
 namespace ssm::theory {
@@ -69,13 +70,15 @@ struct claim {
   std::string remark;                     ///< where it goes wrong, or what it needs
   verdict recorded = verdict::undecided;  ///< what this project has found; a run must agree
   std::vector<experiment> experiments;
+  /// Pictures of what was found, if numbers alone do not show it.
+  std::function<std::vector<picture>(std::vector<finding> const&)> pictures{};
 };
 
 /// What the experiments of one claim have shown. Undecided where a value contradicts the exact
 /// form, where no test had the power to tell, where one that had did not reject the alternative,
 /// or where the run was stopped before all had been done.
 inline verdict decide(claim const& c, std::vector<finding> const& findings) {
-  if (findings.size() < c.experiments.size()) return verdict::undecided;
+  if (findings.size() != c.experiments.size()) return verdict::undecided;
   bool printed_rejected = false, any_decisive = false;
   for (finding const& f : findings) {
     if (!f.accepted) return verdict::undecided;
@@ -92,10 +95,11 @@ inline verdict decide(claim const& c, std::vector<finding> const& findings) {
 /// A claim with what became of it.
 struct result {
   claim what;
-  std::vector<finding> findings;
+  std::vector<finding> findings{};
   verdict reached = verdict::undecided;
   double seconds = 0;
 
+  bool is_complete() const { return findings.size() == what.experiments.size(); }
   bool as_recorded() const { return reached == what.recorded; }
 };
 

@@ -31,10 +31,13 @@ inline constexpr double most_nanoseconds = 1e9;
 inline constexpr double wrong_by = 0.05;
 
 /// The stream of an experiment: named, so that adding one changes no other.
-inline random_stream stream_of(std::uint64_t seed, std::string const& name) {
+inline random_stream stream_of(run_control const& run, std::string const& setting,
+                               std::string const& method) {
   std::uint64_t hash = 0xcbf29ce484222325;  // FNV-1a
-  for (char const c : name) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3;
-  return {seed, hash};
+  for (std::string const& name : {run.scope, setting, method}) {
+    for (char const c : name + '/') hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3;
+  }
+  return {run.seed, hash};
 }
 
 /// values[i] = sampler(i-th child of the stream), on as many threads as the run has. The sampler
@@ -91,7 +94,7 @@ experiment mean_experiment(mean_plan plan, Sampler sampler) {
            difference](run_control& run) {
             finding f{.setting = plan.setting, .method = plan.method};
             f.samples = run.samples > 0 ? run.samples : plan.samples;
-            auto const stream = stream_of(run.seed, plan.setting + " / " + plan.method);
+            auto const stream = stream_of(run, plan.setting, plan.method);
             double sum = 0;
             for (double const v : draw(run, stream, f.samples, plan.cost, sampler)) sum += v;
             f.value = sum / static_cast<double>(f.samples);
@@ -156,7 +159,7 @@ experiment bound_experiment(bound_plan plan, Sampler sampler) {
           [plan = std::move(plan), sampler = std::move(sampler)](run_control& run) {
             finding f{.setting = plan.setting, .method = plan.method};
             f.samples = plan.samples;
-            auto const stream = stream_of(run.seed, plan.setting + " / " + plan.method);
+            auto const stream = stream_of(run, plan.setting, plan.method);
             auto const ratios = draw(run, stream, f.samples, plan.cost, sampler);
             f.value = *std::max_element(ratios.begin(), ratios.end());
             f.exact = 1;

@@ -6,6 +6,7 @@
 #include <chrono>
 #include <functional>
 #include <stdexcept>
+#include <string>
 
 #include "ssm/config.hpp"
 
@@ -22,6 +23,7 @@ class run_control {
   using clock = std::chrono::steady_clock;
 
   std::uint64_t seed = 1;
+  std::string scope;    ///< names the random streams together with each experiment
   int threads = 0;      ///< 0: one for each processor
   index_t samples = 0;  ///< Monte Carlo replicates of each mean; 0: as many as its power needs
   clock::time_point deadline = clock::time_point::max();
