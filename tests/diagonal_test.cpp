@@ -125,7 +125,6 @@ void expect_states_in_working_precision() {
 
 TYPED_TEST(Diagonal, StatesAreWithinTheRoundingOfMapsAndStepsFrom50Digits) {
   expect_states_in_working_precision<TypeParam, float>();
-  expect_states_in_working_precision<TypeParam, double>();
   expect_states_in_working_precision<TypeParam, std::complex<double>>();
 }
 
@@ -160,7 +159,9 @@ TYPED_TEST(Diagonal, BroadcastAndStridedViewsGiveTheBitsOfMaterializedOnes) {
       .step_size = s.step_size, .eigenvalue = s.eigenvalue, .B = B, .x = s.x};
   EXPECT_TRUE(has_same_bits(run(parallel{1, 3}, broadcast, s.initial), expected));
 
-  scattered const step_size(s.step_size), x(s.x), eigenvalue(s.eigenvalue), far_B(s.B);
+  scattered const step_size(s.step_size), x(s.x);
+  scattered const eigenvalue(s.eigenvalue);
+  scattered const far_B(s.B);
   diagonal<TypeParam, T> const strided{
       .step_size = step_size, .eigenvalue = eigenvalue, .B = far_B, .x = x};
   EXPECT_TRUE(has_same_bits(run(parallel{1, 3}, strided, s.initial), expected));
