@@ -9,10 +9,10 @@
 #include <string>
 
 #include "claims/all.hpp"
+#include "closed_forms.hpp"
 #include "experiments.hpp"
 #include "ssm/scan.hpp"
 #include "ssm/tensor.hpp"
-#include "systems.hpp"
 #include "text.hpp"
 
 namespace ssm::theory {
@@ -24,16 +24,8 @@ struct correlated_system {
   double correlation;  ///< ρ
 };
 
-/// E h_t², by the recursion of the second moments.
 double energy(correlated_system const& system, index_t steps) {
-  double const l = system.decay.value, r = system.correlation;
-  double with_next = 0;  // E h_{t-1} x_t
-  double square = steps > 0 ? 1 : 0;
-  for (index_t t = 1; t < steps; ++t) {
-    with_next = r * (l * with_next + 1);
-    square = l * l * square + 2 * l * with_next + 1;
-  }
-  return square;
+  return ar1_gain(system.decay, system.correlation, steps);
 }
 
 /// One sample of h_2T²/(4 E h_T²): the input and the state are both runs of the scan.

@@ -157,6 +157,11 @@ picture trap_picture(std::vector<drawn> const& places, std::vector<finding> cons
     exact.x.push_back(t);
     exact.y.push_back(mean_state_gain(spectrum, static_cast<index_t>(t)));
   }
+  report::series printed{.name = "printed limit",
+                         .x = {exact.x.front(), exact.x.back()},
+                         .y = {printed_gain(spectrum), printed_gain(spectrum)},
+                         .line = true,
+                         .dashed = true};
   auto found = measured("simulated recurrence ± 2 standard errors", report::mark::circle);
   for (auto const& [i, at, steps] : places) {
     if (i < findings.size() && std::abs(at - gap) < 1e-9) {
@@ -168,9 +173,8 @@ picture trap_picture(std::vector<drawn> const& places, std::vector<finding> cons
                                  "[0, 0.999]",
                         .x = {.label = "t", .kind = report::scale::log},
                         .y = {.label = "E‖h_t‖²/W"},
-                        .curves = {exact, found},
-                        .guides = {{.name = "printed limit", .at = printed_gain(spectrum)},
-                                   {.name = "exact limit", .at = mean_stationary_gain(spectrum)}}}),
+                        .curves = {exact, printed, found},
+                        .guides = {{.name = "exact limit", .at = mean_stationary_gain(spectrum)}}}),
           "A run of 83 steps finds the printed limit, on its way to the exact one."};
 }
 

@@ -115,7 +115,7 @@ inline void print_summary(std::ostream& out, verification const& v, paint const&
   auto const line = [&](std::string const& id, std::string const& reached, std::string const& found,
                         std::string const& exact, std::string const& other,
                         std::string const& time) {
-    out << cell(id, -16) << ' ' << reached << ' ' << cell(found, -14) << ' ' << cell(exact, 14)
+    out << cell(id, -16) << ' ' << reached << ' ' << cell(found, -16) << ' ' << cell(exact, 13)
         << ' ' << cell(other, 18) << ' ' << cell(time, 9) << '\n';
   };
   line("claim", cell("verdict", -17), "on record", "largest z", "smallest z", "time");

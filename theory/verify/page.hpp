@@ -35,14 +35,16 @@ inline picture deviations(result const& r) {
   std::vector<report::series> curves{exact, other};
   if (!weak.x.empty()) curves.push_back(weak);
   double const limit = two_sided_critical(level_of_exact);
-  return {"deviations",
-          report::draw({.title = "How far the simulations are from either value",
-                        .x = {.label = "row of the table", .low = 0.5, .high = place + 0.5},
-                        .y = {.label = "standard errors", .kind = report::scale::symlog},
-                        .curves = curves,
-                        .guides = {{.name = "rejects a true value once in 10⁵", .at = limit},
-                                   {.at = -limit}}}),
-          "The circles must lie between the dotted lines, and the filled diamonds outside."};
+  return {
+      "deviations",
+      report::draw(
+          {.title = "How far the simulations are from either value",
+           .x = {.label = "row of the table", .low = 0.5, .high = place + 0.5},
+           .y = {.label = "standard errors", .kind = report::scale::symlog},
+           .curves = curves,
+           .guides = {{.name = "rejects a true value once in 10⁵", .at = limit}, {.at = -limit}}}),
+      "Circles must lie between the dotted lines. Filled diamonds must not lie near 0: their tests "
+      "have the power to tell the two values apart."};
 }
 
 inline std::string table_of(result const& r) {
