@@ -51,7 +51,7 @@ std::vector<double> draw(run_control& run, random_stream const& stream, index_t 
   auto const round = std::max<index_t>(64, static_cast<index_t>(2e8 / std::max(1.0, cost_of_one)));
   for (index_t first = 0; first < samples; first += round) {
     index_t const count = std::min(round, samples - first);
-    detail::parallel_for(run.threads, count, [&](index_t begin, index_t end) {
+    ssm::detail::parallel_for(run.threads, count, [&](index_t begin, index_t end) {
       Sampler own = sampler;
       for (index_t i = first + begin; i < first + end; ++i) {
         values[static_cast<std::size_t>(i)] = own(stream.child(i));

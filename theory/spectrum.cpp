@@ -4,20 +4,13 @@
 //
 //   spectrum examples/data/byte-mamba-64 --report out
 #include <algorithm>
-#include <atomic>
-#include <chrono>
-#include <csignal>
-#include <exception>
-#include <filesystem>
 #include <iostream>
-#include <stdexcept>
 #include <string>
-#include <system_error>
 #include <utility>
 #include <vector>
 
+#include "program.hpp"
 #include "progress_line.hpp"
-#include "report/files.hpp"
 #include "spectrum/console.hpp"
 #include "spectrum/options.hpp"
 #include "spectrum/page.hpp"
@@ -29,63 +22,11 @@ namespace {
 using namespace ssm;
 using namespace ssm::theory;
 
-std::atomic<bool> interrupted{false};
-
-/// The first signal ends the run between two pieces of work, the second the program.
-void interrupt(int signal) {
-  interrupted = true;
-  std::signal(signal, SIG_DFL);
-}
-
-/// From here on the clock of --time-limit runs and signals are heard.
-void start(run_control& run, spectrum_options const& options) {
-  run.seed = options.seed;
-  run.threads = options.threads;
-  run.samples = options.samples;
-  run.interrupted = &interrupted;
-  std::signal(SIGINT, interrupt);
-  std::signal(SIGTERM, interrupt);
-  if (options.time_limit > 0) {
-    std::chrono::duration<double> const limit(std::min(options.time_limit, 1e9));
-    run.deadline =
-        run_control::clock::now() + std::chrono::duration_cast<run_control::clock::duration>(limit);
-  }
-}
-
-using file_list = std::vector<std::filesystem::path>;
-
-/// Where each of the documents is to go.
-struct destinations {
-  file_list json, csv, page;
-
-  /// Creates the folder of the report; throws before a long run where a file could not be written.
-  explicit destinations(spectrum_options const& options) {
-    if (!options.json.empty()) json.push_back(options.json);
-    if (!options.csv.empty()) csv.push_back(options.csv);
-    if (!options.report.empty()) {
-      std::filesystem::path const folder = options.report;
-      std::error_code failed;
-      std::filesystem::create_directories(folder, failed);
-      require<std::runtime_error>(!failed, folder.string(), ": cannot be made: ", failed.message());
-      json.push_back(folder / "spectrum.json");
-      csv.push_back(folder / "spectrum.csv");
-      page.push_back(folder / "index.html");
-    }
-    for (file_list const& files : {json, csv, page}) {
-      for (auto const& file : files) report::require_writable(file);
-    }
-  }
-};
-
-void write(file_list const& files, std::string const& text) {
-  for (auto const& file : files) report::write_file(file, text);
-}
-
 int spectrum(spectrum_options const& options) {
   std::vector<trained_model> models;
   for (std::string const& path : options.models) models.push_back(load_trained_model(path));
 
-  destinations const to(options);
+  destinations const to(options, "spectrum");
 
   run_control run;
   start(run, options);
@@ -113,13 +54,8 @@ int spectrum(spectrum_options const& options) {
     }
     results.push_back(std::move(model.result));
   }
-  write(to.json, json_of(results, options.asked).dump(2) + "\n");
-  write(to.csv, csv_of(results));
-  write(to.page, page_of(results, options.asked));
-  if (!options.is_quiet && !to.page.empty()) {
-    std::cout << "Report: " << to.page.front().string() << '\n';
-  }
-  if (interrupted) return 130;
+  to.write(json_of(results, options.asked).dump(2) + "\n", csv_of(results),
+           to.has_page() ? page_of(results, options.asked) : "");
   bool const all_accepted = std::all_of(results.begin(), results.end(),
                                         [](auto const& result) { return result.is_accepted(); });
   return all_accepted ? 0 : 1;
@@ -128,12 +64,5 @@ int spectrum(spectrum_options const& options) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  try {
-    return spectrum(read_options(argc, argv));
-  } catch (CLI::Success const&) {
-    return 0;
-  } catch (std::exception const& error) {
-    std::cerr << "spectrum: " << error.what() << '\n';
-    return 2;
-  }
+  return run_program("spectrum", [&] { return spectrum(read_options(argc, argv)); });
 }

@@ -2,24 +2,19 @@
 // options.hpp: what the program verify is asked for on its command line.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
-#include <cstdint>
+#include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "claim.hpp"
+#include "program.hpp"
 
 namespace ssm::theory {
 
-struct verify_options {
-  std::vector<std::string> claims;  ///< empty: all
-  std::uint64_t seed = 1;
-  index_t samples = 0;
-  int threads = 0;
-  double time_limit = 0;  ///< seconds; 0: none
-  std::string json, csv, report;
-  bool is_quiet = false;
+struct verify_options : run_options {
+  std::vector<std::string> claims{};  ///< empty: all
   bool is_list = false;
 };
 
@@ -34,27 +29,8 @@ inline verify_options read_options(int count, char const* const* words) {
   verify_options o;
   app.add_option("--claim", o.claims, "Only this claim (--list names them); may be repeated");
   app.add_flag("--list", o.is_list, "Name the claims and stop");
-  app.add_option("--seed", o.seed, "Of the random numbers")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
-  app.add_option("--samples", o.samples,
-                 "Replicates of each Monte Carlo mean (default: as many as its power needs)")
-      ->check(CLI::Range(index_t{1}, index_t{1} << 32));
-  app.add_option("--threads", o.threads, "0: one for each processor")
-      ->check(CLI::Range(0, 4096))
-      ->capture_default_str();
-  app.add_option("--time-limit", o.time_limit, "Seconds after which the run ends with what it has")
-      ->check(CLI::PositiveNumber);
-  app.add_option("--json", o.json, "Write all that was found to this file");
-  app.add_option("--csv", o.csv, "Write a row for each experiment to this file");
-  app.add_option("--report", o.report, "Write a page with pictures, JSON and CSV to this folder");
-  app.add_flag("--quiet", o.is_quiet, "Print only the last table");
-  try {
-    app.parse(count, words);
-  } catch (CLI::Success const& wanted) {
-    app.exit(wanted);  // prints the help
-    throw;
-  }
+  add_run_options(app, o);
+  parse(app, count, words);
   return o;
 }
 
