@@ -146,6 +146,7 @@ class placement {
     int const stride = (decades + most - 1) / most;
     bool const plain = first >= -3 && last <= 3;
     for (int k = first - 1; k <= last; ++k) {
+      if (stride > 4 && k % stride != 0) continue;  // too many for small ticks
       for (int digit = 1; digit <= (stride == 1 ? 9 : 1); ++digit) {
         double const value = digit * std::pow(10.0, k);
         bool const labelled = digit == 1 && (k % stride) == 0;
@@ -171,7 +172,9 @@ class placement {
     std::vector<tick> ticks;
     if (shows(0)) ticks.push_back({0, "0"});
     for (int k = first; k <= last; ++k) {
-      std::string const label = (k - first) % stride == 0 ? power_of_ten(k, plain) : "";
+      bool const labelled = (k - first + 1) % stride == 0;  // not too near the one at 0
+      if (stride > 4 && !labelled) continue;
+      std::string const label = labelled ? power_of_ten(k, plain) : "";
       double const value = std::pow(10.0, k);
       if (shows(value)) ticks.push_back({value, label});
       if (shows(-value)) ticks.push_back({-value, label.empty() ? "" : "−" + label});
