@@ -2,6 +2,7 @@
 // scan_vjp_test.cpp: the gradient of scan against differences in 50 digits, under every policy.
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <complex>
 #include <cstdint>
 #include <sstream>
@@ -230,7 +231,8 @@ TYPED_TEST(ScanVjp, EveryPolicyIsWithinTheStatedBoundOf50DigitsForEverySize) {
 
 TYPED_TEST(ScanVjp, ThreadsChangeNoBitOfAnyGradient) {
   auto const p = random_problem<double>({2, 37, 3, 2}, 420);
-  auto const long_lane = random_problem<double>({1, 2503, 1, 2}, 421);
+  auto long_lane = random_problem<double>({1, 2503, 1, 2}, 421);
+  for (double& decay : long_lane.decay) decay = 1 - 1e-3 * std::abs(decay);  // carries matter
   for (direction const order : directions) {
     auto const expected = run_vjp<TypeParam>(chunked{5}, p, order);
     auto const long_expected = run_vjp<TypeParam>(parallel{1, 0}, long_lane, order);
