@@ -237,7 +237,9 @@ class safetensors_file {
     demand(found.shape.size() == Rank, "tensor \"", name, "\" has shape ", to_string(found.shape),
            ", expected rank ", Rank);
     index_array<Rank> extents{};
-    std::copy(found.shape.begin(), found.shape.end(), extents.value);
+    for (int axis = 0; axis < Rank; ++axis) {
+      extents[axis] = found.shape[static_cast<std::size_t>(axis)];
+    }
     return extents;
   }
 
