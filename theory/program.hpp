@@ -5,6 +5,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <atomic>
+#include <charconv>
 #include <chrono>
 #include <csignal>
 #include <cstdint>
@@ -32,16 +33,18 @@ struct run_options {
   bool is_quiet = false;
 };
 
-/// A number of type T in [low, high]. (The ranges of CLI11 print their bounds with 300 digits.)
+/// A number of type T in [low, high]. (CLI11 prints the bounds of its ranges with 300 digits and
+/// takes 2^64 for 2^64 - 1.)
 template <class T>
 CLI::Validator number_in(T low, T high, std::string const& expected) {
   return {[=](std::string const& text) {
             T value{};
-            bool const is_number = CLI::detail::lexical_cast(text, value) &&
-                                   (std::is_signed_v<T> || text.find('-') == std::string::npos);
+            char const* const end = text.data() + text.size();
+            auto const read = std::from_chars(text.data(), end, value);
+            bool const is_number = read.ec == std::errc{} && read.ptr == end;
             return is_number && low <= value && value <= high
                        ? std::string()
-                       : "is " + text + ", expected " + expected;
+                       : "is \"" + text + "\", expected " + expected;
           },
           ""};
 }
@@ -52,7 +55,7 @@ inline void add_run_options(CLI::App& app, run_options& o) {
       ->capture_default_str();
   app.add_option("--samples", o.samples,
                  "Replicates of each Monte Carlo mean (default: as many as its power needs)")
-      ->check(number_in<index_t>(1, index_t{1} << 32, "a whole number, 1 to 2^32"));
+      ->check(number_in<index_t>(1, 100'000'000, "a whole number, 1 to 10^8"));
   app.add_option("--threads", o.threads, "0: one for each processor")
       ->check(number_in(0, 4096, "a whole number, 0 to 4096"))
       ->capture_default_str();
@@ -104,7 +107,7 @@ inline void start(run_control& run, run_options const& o) {
 /// Where the documents of a run go: --json, --csv, and all three of them in the --report folder.
 class destinations {
  public:
-  /// Creates the folder of the report.
+  /// Creates the folder of the report, in one that exists.
   /// Throws    std::runtime_error, before a long run, where a file could not be written after it.
   destinations(run_options const& o, std::string const& stem) {
     add(json_, o.json);
@@ -112,7 +115,7 @@ class destinations {
     if (o.report.empty()) return;
     std::filesystem::path const folder = o.report;
     std::error_code failed;
-    std::filesystem::create_directories(folder, failed);
+    std::filesystem::create_directory(folder, failed);
     require<std::runtime_error>(!failed, folder.string(), ": cannot be made: ", failed.message());
     add(json_, folder / (stem + ".json"));
     add(csv_, folder / (stem + ".csv"));
@@ -131,9 +134,13 @@ class destinations {
  private:
   using file_list = std::vector<std::filesystem::path>;
 
-  static void add(file_list& to, std::filesystem::path const& file) {
+  void add(file_list& to, std::filesystem::path const& file) {
     if (file.empty()) return;
     report::require_writable(file);
+    for (file_list const* taken : {&json_, &csv_}) {
+      require<std::runtime_error>(std::find(taken->begin(), taken->end(), file) == taken->end(),
+                                  file.string(), ": is named twice, expected different files");
+    }
     to.push_back(file);
   }
 

@@ -13,6 +13,7 @@
 
 #include "report/files.hpp"
 #include "report/heat_map.hpp"
+#include "report/html.hpp"
 #include "report/svg.hpp"
 #include "report/text.hpp"
 #include "support/markup.hpp"
@@ -76,6 +77,7 @@ TEST(Numbers, AreAsLongAsOneReadsThem) {
   EXPECT_EQ(report::significant(5.00025e-9, 4), "5e-9");
   EXPECT_EQ(report::probability(1), "1");
   EXPECT_EQ(report::probability(0.999999), "> 0.9999");
+  EXPECT_EQ(report::duration(1e-7), "0 s");
   EXPECT_EQ(report::duration(0.5), "0.5 s");
   EXPECT_EQ(report::duration(59.7), "1 min 0 s");
   EXPECT_EQ(report::duration(7500), "2 h 5 min");
@@ -154,6 +156,23 @@ TEST(Scale, TicksAreWithinTheAxisAndFarEnoughApart) {
   }
 }
 
+TEST(HtmlTable, PutsNumbersAndTheirHeadsOnTheRight) {
+  std::string const table =
+      report::html_table({"n", "of", "value"}, {{"1", "(not a number)", "(1.0 ± 0.1)e-9"},
+                                                {"-2.5e3", "2K to 4K", "> 0.9999"},
+                                                {"", "-", "<5"}});
+  auto const count = [&](std::string const& part) {
+    int found = 0;
+    for (std::size_t at = 0; (at = table.find(part, at)) != std::string::npos; ++at) ++found;
+    return found;
+  };
+  EXPECT_EQ(count("<th class=\"number\">"), 2);
+  EXPECT_EQ(count("<td class=\"number\">"), 4);
+  EXPECT_EQ(count("<td>"), 5);
+  EXPECT_EQ(count("&lt;5"), 1);
+  EXPECT_EQ(testing::complaint(table), "");
+}
+
 // -------------------------------------------------------------------------------------------------
 // Files
 // -------------------------------------------------------------------------------------------------
@@ -173,6 +192,12 @@ TEST(Files, AreCompleteOrNotThere) {
   EXPECT_EQ(std::string(std::istreambuf_iterator<char>(in), {}), "second");
   EXPECT_EQ(std::distance(fs::directory_iterator(folder), {}), 1);
 
+  fs::create_symlink(file, folder / "link");
+  report::write_file(folder / "link", "third");
+  EXPECT_TRUE(fs::is_symlink(folder / "link"));
+  EXPECT_EQ(std::ifstream(file).peek(), 't');
+
+  EXPECT_THROW(report::require_writable("/dev/null"), std::runtime_error) << "would replace it";
   fs::path const missing = folder / "none" / "a.json";
   EXPECT_THROW(report::require_writable(folder), std::runtime_error);
   EXPECT_THROW(report::require_writable(missing), std::runtime_error);

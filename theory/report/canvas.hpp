@@ -113,9 +113,9 @@ class canvas {
   void rectangle(point corner, double width, double height, std::string const& fill,
                  double opacity = 1) {
     if (!has_place(corner) || !(width >= 0) || !(height >= 0)) return;
-    text_ += "<rect shape-rendering=\"crispEdges\" x=\"" + number(corner.x) + "\" y=\"" + number(corner.y) + "\" width=\"" +
-             number(width) + "\" height=\"" + number(height) + "\" fill=\"" + escaped(fill) + "\"" +
-             opacity_attribute("opacity", opacity) + "/>\n";
+    text_ += "<rect shape-rendering=\"crispEdges\" x=\"" + number(corner.x) + "\" y=\"" +
+             number(corner.y) + "\" width=\"" + number(width) + "\" height=\"" + number(height) +
+             "\" fill=\"" + escaped(fill) + "\"" + opacity_attribute("opacity", opacity) + "/>\n";
   }
 
   /// A mark of the given radius; one that is not filled shows what is under it.

@@ -2,6 +2,7 @@
 // html.hpp: the parts of a page that needs nothing else: head, tables, pictures.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <string>
 #include <vector>
@@ -21,13 +22,15 @@ inline std::string html_head(std::string const& title) {
          escaped(title) + R"(</title>
 <style>
 :root { color-scheme: light dark; }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 76rem; margin: 2rem auto; padding: 0 1rem; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 84rem; margin: 2rem auto; padding: 0 1rem; }
 p { max-width: 46rem; }
 section { margin-top: 3rem; }
 .table { overflow-x: auto; margin: 1rem 0; }
-table { border-collapse: collapse; font-size: 0.9rem; font-variant-numeric: tabular-nums; }
-th, td { padding: 0.2rem 0.7rem; text-align: left; border-bottom: 1px solid #8884; }
-td.number { text-align: right; white-space: nowrap; }
+table { border-collapse: collapse; font-size: 0.85rem; font-variant-numeric: tabular-nums; }
+th, td { padding: 0.2rem 0.5rem; text-align: left; border-bottom: 1px solid #8884; }
+th { vertical-align: bottom; }
+td:first-child, td.number { white-space: nowrap; }
+.number { text-align: right; }
 dl { display: grid; grid-template-columns: max-content auto; gap: 0.2rem 1rem; max-width: 60rem; }
 dt { font-weight: 600; } dd { margin: 0; }
 .figures { display: grid; gap: 1.5rem;
@@ -47,18 +50,28 @@ figure { margin: 0; } figure svg { width: 100%; height: auto; } figcaption { opa
 
 inline constexpr char const* html_end = "</body>\n</html>\n";
 
-/// Cells that begin with a digit, a sign or a bracket are numbers, and stand on the right.
+/// A number as reports write it: "-1.2e-5", "(1.6 ± 0.2)e7", "> 0.9999".
+inline bool is_number(std::string text) {
+  if (std::size_t const at = text.find("±"); at != std::string::npos) text.erase(at, 2);
+  return text.find_first_of("0123456789") != std::string::npos &&
+         text.find_first_not_of("0123456789+-.e()> ") == std::string::npos;
+}
+
+/// Numbers stand on the right, and so do the heads above them.
 inline std::string html_table(std::vector<std::string> const& heads,
                               std::vector<std::vector<std::string>> const& rows) {
   std::string html = "<div class=\"table\"><table>\n<tr>";
-  for (auto const& head : heads) html += "<th>" + escaped(head) + "</th>";
+  for (std::size_t i = 0; i < heads.size(); ++i) {
+    bool const has_numbers = std::any_of(rows.begin(), rows.end(), [i](auto const& row) {
+      return i < row.size() && is_number(row[i]);
+    });
+    html += (has_numbers ? "<th class=\"number\">" : "<th>") + escaped(heads[i]) + "</th>";
+  }
   html += "</tr>\n";
   for (auto const& row : rows) {
     html += "<tr>";
     for (auto const& text : row) {
-      bool const is_number =
-          !text.empty() && std::string("0123456789+-(>").find(text[0]) != std::string::npos;
-      html += (is_number ? "<td class=\"number\">" : "<td>") + escaped(text) + "</td>";
+      html += (is_number(text) ? "<td class=\"number\">" : "<td>") + escaped(text) + "</td>";
     }
     html += "</tr>\n";
   }

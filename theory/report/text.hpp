@@ -168,10 +168,11 @@ inline std::string with_error(double value, double error) {
   return scaled ? "(" + text + ")e" + std::to_string(exponent) : text;
 }
 
-/// A span of time as one says it: 0.42 s, 12 s, 3 min 20 s, 2 h 5 min.
+/// A span of time as one says it: 0 s, 0.42 s, 12 s, 3 min 20 s, 2 h 5 min.
 inline std::string duration(double seconds) {
   if (!(seconds < 1e9)) return "long";
-  if (seconds < 9.95) return significant(std::max(0.0, seconds), 2) + " s";
+  if (seconds < 0.01) return "0 s";
+  if (seconds < 9.95) return significant(seconds, 2) + " s";
   auto const whole = static_cast<long>(std::lround(seconds));
   if (whole < 60) return std::to_string(whole) + " s";
   if (whole < 3600) {
