@@ -19,9 +19,9 @@
 namespace ssm::theory {
 namespace {
 
-/// A normal sample of mean 1 and variance 1/4.
+/// A normal sample of mean 1 and variance 0.04.
 struct normal_sample {
-  double operator()(random_stream const& stream) const { return 1 + 0.5 * stream.normal(0); }
+  double operator()(random_stream const& stream) const { return 1 + 0.2 * stream.normal(0); }
 };
 
 /// An experiment that believes `exact` and must tell it from `alternative`.
@@ -30,7 +30,7 @@ experiment test_of(double exact, std::optional<double> printed, index_t samples)
                           .method = "sum",
                           .exact = exact,
                           .printed = printed,
-                          .variance = 0.25,
+                          .variance = 0.04,
                           .cost = 10,
                           .samples = samples},
                          normal_sample{});
@@ -73,7 +73,7 @@ TEST(MeanExperiment, RejectsAnExactValueThatIsTrueHardlyEver) {
 
 TEST(MeanExperiment, RejectsAPrintedValueThatIsFalseAsOftenAsItsPowerSays) {
   for (double const power : {0.3, 0.8, 0.95}) {
-    index_t const samples = samples_for_power(0.25, 0.1, level_of_printed, power);
+    index_t const samples = samples_for_power(0.04, 0.1, level_of_printed, power);
     auto const all = repeated(test_of(1.0, 1.1, samples));
     EXPECT_NEAR(all.power, power, 0.05);
     expect_binomial(all.rejected, all.power);
@@ -81,7 +81,7 @@ TEST(MeanExperiment, RejectsAPrintedValueThatIsFalseAsOftenAsItsPowerSays) {
 }
 
 TEST(MeanExperiment, NoticesAnExactValueThatIsOffByFivePercent) {
-  index_t const samples = samples_for_power(0.25, 0.05, level_of_exact, 0.9);
+  index_t const samples = samples_for_power(0.04, 0.05, level_of_exact, 0.9);
   expect_binomial(runs - repeated(test_of(1.05, 2.0, samples)).accepted, 0.9);
 }
 
@@ -94,7 +94,7 @@ TEST(MeanExperiment, TellsATrueValueFromOneOffByFivePercentWithThePlannedPower) 
 
 TEST(MeanExperiment, IsDecisiveOnlyWithTheLeastPower) {
   run_control run;
-  index_t const enough = samples_for_power(0.25, 0.1, level_of_printed, least_power);
+  index_t const enough = samples_for_power(0.04, 0.1, level_of_printed, least_power);
   EXPECT_TRUE(test_of(1.0, 1.1, enough).run(run).decisive);
   EXPECT_FALSE(test_of(1.0, 1.1, enough - 1).run(run).decisive);
 }
@@ -104,7 +104,7 @@ TEST(MeanExperiment, TakesAsManySamplesAsTheRunAsksFor) {
   run.samples = 7;
   finding const f = test_of(1.0, 1.1, 1000).run(run);
   EXPECT_EQ(f.samples, 7);
-  EXPECT_DOUBLE_EQ(f.standard_error, 0.5 / std::sqrt(7.0));
+  EXPECT_DOUBLE_EQ(f.standard_error, 0.2 / std::sqrt(7.0));
 }
 
 TEST(SamplesForPower, AreTheFewestThatKeepThePromise) {
