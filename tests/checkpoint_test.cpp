@@ -13,12 +13,12 @@
 namespace {
 
 using ssm::model::checkpoint;
-using ssm::testing::bytes_of;
-using ssm::testing::message_of;
-using ssm::testing::padded;
-using ssm::testing::safetensors;
-using ssm::testing::temporary_directory;
-using ssm::testing::write;
+using ssm::test::bytes_of;
+using ssm::test::message_of;
+using ssm::test::padded;
+using ssm::test::safetensors;
+using ssm::test::temporary_directory;
+using ssm::test::write;
 
 // A file of tensors with one float each, of shape (1).
 std::string floats(std::vector<std::pair<std::string, float>> const& tensors) {

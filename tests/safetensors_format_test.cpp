@@ -11,12 +11,12 @@
 namespace {
 
 using ssm::model::safetensors_file;
-using ssm::testing::bytes_of;
-using ssm::testing::entry;
-using ssm::testing::message_of;
-using ssm::testing::safetensors;
-using ssm::testing::temporary_directory;
-using ssm::testing::write;
+using ssm::test::bytes_of;
+using ssm::test::entry;
+using ssm::test::message_of;
+using ssm::test::safetensors;
+using ssm::test::temporary_directory;
+using ssm::test::write;
 
 // Why a file of these bytes is refused; checked to begin with its path.
 std::string refusal_of_bytes(std::string const& bytes) {

@@ -17,11 +17,11 @@ namespace {
 
 using ssm::model::dtype;
 using ssm::model::safetensors_file;
-using ssm::testing::message_of;
-using ssm::testing::padded;
-using ssm::testing::safetensors;
-using ssm::testing::temporary_directory;
-using ssm::testing::write;
+using ssm::test::message_of;
+using ssm::test::padded;
+using ssm::test::safetensors;
+using ssm::test::temporary_directory;
+using ssm::test::write;
 
 std::string valid_file() {
   std::string const header = padded(R"({"__metadata__":{"format":"pt"},)"

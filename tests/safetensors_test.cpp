@@ -24,13 +24,13 @@ using ssm::float16;
 using ssm::model::dtype;
 using ssm::model::safetensors_file;
 using ssm::model::to_string;
-using ssm::testing::bytes_of;
-using ssm::testing::entry;
-using ssm::testing::message_of;
-using ssm::testing::padded;
-using ssm::testing::safetensors;
-using ssm::testing::temporary_directory;
-using ssm::testing::write;
+using ssm::test::bytes_of;
+using ssm::test::entry;
+using ssm::test::message_of;
+using ssm::test::padded;
+using ssm::test::safetensors;
+using ssm::test::temporary_directory;
+using ssm::test::write;
 
 TEST(Safetensors, ListsWhatTheHeaderSays) {
   temporary_directory const directory;

@@ -15,7 +15,7 @@
 
 #include "ssm/error.hpp"
 
-namespace ssm::testing {
+namespace ssm::test {
 
 /// A new, empty directory, removed with all it holds at the end of the scope.
 class temporary_directory {
@@ -81,4 +81,4 @@ std::string message_of(Call const& call) {
   return "nothing thrown";
 }
 
-}  // namespace ssm::testing
+}  // namespace ssm::test

@@ -4,7 +4,7 @@
 
 #include "spectrum/trained_spectrum.hpp"
 
-namespace ssm::testing {
+namespace ssm::test {
 
 using theory::layer_spectrum;
 
@@ -30,4 +30,4 @@ inline layer_spectrum mamba2_layer(index_t heads, index_t head_dim, index_t stat
   return layer;
 }
 
-}  // namespace ssm::testing
+}  // namespace ssm::test

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-namespace ssm::testing {
+namespace ssm::test {
 
 /// What is wrong with its tags or with a number in them; empty where nothing is.
 inline std::string complaint(std::string const& text) {
@@ -34,4 +34,4 @@ inline std::string complaint(std::string const& text) {
   return open.empty() ? "" : "does not close " + open.back();
 }
 
-}  // namespace ssm::testing
+}  // namespace ssm::test

@@ -113,7 +113,7 @@ TEST(Svg, IsWellFormedWhateverTheNumbers) {
                                                     .y = {.label = "y", .kind = y_kind},
                                                     .curves = {s, s},
                                                     .guides = {{"g", nan, true}, {"", -1, false}}});
-          ASSERT_EQ(testing::complaint(picture), "") << picture;
+          ASSERT_EQ(test::complaint(picture), "") << picture;
           ASSERT_LT(picture.size(), 100000u);
         }
       }
@@ -126,11 +126,11 @@ TEST(Svg, HeatMapIsWellFormedAndLeavesOutWhatIsNotANumber) {
   map.x.kind = report::scale::log;
   map.values = {{1, 2, nan}, {infinity, 3, 4}};
   std::string const all = report::draw(map);
-  EXPECT_EQ(testing::complaint(all), "") << all;
+  EXPECT_EQ(test::complaint(all), "") << all;
   map.values = {};
-  EXPECT_EQ(testing::complaint(report::draw(map)), "");
+  EXPECT_EQ(test::complaint(report::draw(map)), "");
   map.x_edges = map.y_edges = {};
-  EXPECT_EQ(testing::complaint(report::draw(map)), "");
+  EXPECT_EQ(test::complaint(report::draw(map)), "");
 }
 
 TEST(Scale, TicksAreWithinTheAxisAndFarEnoughApart) {
@@ -170,7 +170,7 @@ TEST(HtmlTable, PutsNumbersAndTheirHeadsOnTheRight) {
   EXPECT_EQ(count("<td class=\"number\">"), 4);
   EXPECT_EQ(count("<td>"), 5);
   EXPECT_EQ(count("&lt;5"), 1);
-  EXPECT_EQ(testing::complaint(table), "");
+  EXPECT_EQ(test::complaint(table), "");
 }
 
 // -------------------------------------------------------------------------------------------------

@@ -20,10 +20,10 @@ namespace {
 spectrum_request const asked{.steps = 50, .from = 10, .to = 1000};
 
 std::vector<trained_model> two_models() {
-  auto slow = testing::mamba1_layer(4, 2);
+  auto slow = test::mamba1_layer(4, 2);
   for (double& step : slow.step_size) step /= 50;
-  return {{"a \"model\" & <more>", "mamba", {testing::mamba1_layer(4, 2), slow}},
-          {"heads", "mamba2", {testing::mamba2_layer(4, 2, 3, 2)}}};
+  return {{"a \"model\" & <more>", "mamba", {test::mamba1_layer(4, 2), slow}},
+          {"heads", "mamba2", {test::mamba2_layer(4, 2, 3, 2)}}};
 }
 
 std::vector<model_result> results_of(run_control& run) {

@@ -13,8 +13,8 @@
 namespace ssm::theory {
 namespace {
 
-using testing::mamba1_layer;
-using testing::mamba2_layer;
+using test::mamba1_layer;
+using test::mamba2_layer;
 
 /// Small layers of every kind: one channel, one state, shared and separate B, several heads.
 std::vector<layer_spectrum> small_layers() {

@@ -14,7 +14,7 @@
 namespace ssm::theory {
 namespace {
 
-using testing::mamba1_layer;
+using test::mamba1_layer;
 
 TEST(Prediction, OfOneDecayIsThatOfThePointLaw) {
   auto layer = mamba1_layer(1, 1);
@@ -91,20 +91,19 @@ TEST(TrainedSpectrum, HasTheShapesOfMamba2) {
 
 /// A Mamba-1 of one layer, two channels and two states, parts of which can be replaced.
 struct small_model {
-  testing::temporary_directory directory;
+  test::temporary_directory directory;
   std::string config =
       R"({"model_type": "mamba", "num_hidden_layers": 1, "state_size": 2, "intermediate_size": 2})";
-  std::string A_log_entry =
-      testing::entry("backbone.layers.0.mixer.A_log", "F32", "[2,2]", "[0,16]");
+  std::string A_log_entry = test::entry("backbone.layers.0.mixer.A_log", "F32", "[2,2]", "[0,16]");
   std::string bias_entry =
-      testing::entry("backbone.layers.0.mixer.dt_proj.bias", "F32", "[2]", "[16,24]");
-  std::string values = testing::bytes_of<float>({0, 1, 2, 3, -4, -5});
+      test::entry("backbone.layers.0.mixer.dt_proj.bias", "F32", "[2]", "[16,24]");
+  std::string values = test::bytes_of<float>({0, 1, 2, 3, -4, -5});
 
   std::string message() const {
-    testing::write(directory / "config.json", config);
-    testing::write(directory / "model.safetensors",
-                   testing::safetensors("{" + A_log_entry + "," + bias_entry + "}", values));
-    std::string text = testing::message_of([&] { load_trained_model(directory.path()); });
+    test::write(directory / "config.json", config);
+    test::write(directory / "model.safetensors",
+                test::safetensors("{" + A_log_entry + "," + bias_entry + "}", values));
+    std::string text = test::message_of([&] { load_trained_model(directory.path()); });
     std::string const folder = directory.path().string() + "/";
     if (text.starts_with(folder)) text.erase(0, folder.size());
     return text;
@@ -143,9 +142,9 @@ TEST(TrainedSpectrum, NamesWhatIsWrongInTheConfiguration) {
 TEST(TrainedSpectrum, TakesBothWaysToWriteInfinity) {
   std::string const mamba2 = R"({"model_type": "mamba2", "num_hidden_layers": 1, "state_size": 2,
       "num_heads": 2, "head_dim": 1, "n_groups": 1, "note": "\"Infinity", "time_step_limit": [0.5, )";
-  testing::temporary_directory directory;
+  test::temporary_directory directory;
   for (std::string const infinity : {"Infinity", R"({"__float__": "Infinity"})", "1e300"}) {
-    testing::write(directory / "config.json", mamba2 + infinity + "]}");
+    test::write(directory / "config.json", mamba2 + infinity + "]}");
     model_config const config = read_model_config(directory / "config.json");
     EXPECT_EQ(config.least_step_size, 0.5);
     EXPECT_GE(config.largest_step_size, 1e300);
@@ -154,26 +153,26 @@ TEST(TrainedSpectrum, TakesBothWaysToWriteInfinity) {
 
 TEST(TrainedSpectrum, NamesWhatIsWrongWithATensor) {
   small_model missing;
-  missing.bias_entry = testing::entry("backbone.bias", "F32", "[2]", "[16,24]");
+  missing.bias_entry = test::entry("backbone.bias", "F32", "[2]", "[16,24]");
   EXPECT_TRUE(
       missing.message().ends_with(": has no tensor \"backbone.layers.0.mixer.dt_proj.bias\""))
       << missing.message();
 
   small_model more;
-  more.bias_entry += "," + testing::entry("backbone.layers.1.mixer.A_log", "F32", "[0]", "[24,24]");
+  more.bias_entry += "," + test::entry("backbone.layers.1.mixer.A_log", "F32", "[0]", "[24,24]");
   EXPECT_TRUE(
       more.message().ends_with(": config.json says num_hidden_layers is 1, but there is a "
                                "tensor \"backbone.layers.1.mixer.A_log\""))
       << more.message();
 
   small_model shape;
-  shape.A_log_entry = testing::entry("backbone.layers.0.mixer.A_log", "F32", "[4]", "[0,16]");
+  shape.A_log_entry = test::entry("backbone.layers.0.mixer.A_log", "F32", "[4]", "[0,16]");
   EXPECT_EQ(shape.message(),
             "model.safetensors: tensor \"backbone.layers.0.mixer.A_log\" has shape "
             "(4), expected (2, 2)");
 
   small_model type;
-  type.A_log_entry = testing::entry("backbone.layers.0.mixer.A_log", "I32", "[2,2]", "[0,16]");
+  type.A_log_entry = test::entry("backbone.layers.0.mixer.A_log", "I32", "[2,2]", "[0,16]");
   EXPECT_EQ(type.message(),
             "model.safetensors: tensor \"backbone.layers.0.mixer.A_log\" has dtype "
             "I32, expected F32, F16, BF16 or F64");
@@ -181,7 +180,7 @@ TEST(TrainedSpectrum, NamesWhatIsWrongWithATensor) {
   small_model value;
   for (auto const& [number, text] :
        {std::pair{NAN, "nan"}, {INFINITY, "inf"}, {-INFINITY, "-inf"}, {101.f, "101"}}) {
-    value.values = testing::bytes_of<float>({0, 1, 2, number, -4, -5});
+    value.values = test::bytes_of<float>({0, 1, 2, number, -4, -5});
     EXPECT_EQ(value.message(),
               "model.safetensors: tensor \"backbone.layers.0.mixer.A_log\" holds " +
                   std::string(text) + " at position 3, expected numbers from -100 to 100");
@@ -189,7 +188,7 @@ TEST(TrainedSpectrum, NamesWhatIsWrongWithATensor) {
 }
 
 TEST(TrainedSpectrum, NamesADirectoryThatIsNotThere) {
-  EXPECT_EQ(testing::message_of([] { load_trained_model("/no/such/model"); }),
+  EXPECT_EQ(test::message_of([] { load_trained_model("/no/such/model"); }),
             "/no/such/model: is not a directory, expected one that holds config.json and "
             "model.safetensors");
 }

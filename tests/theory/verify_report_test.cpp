@@ -157,7 +157,7 @@ TEST(Summary, CountsTheTestsOfTrueValues) {
 
 TEST(Page, IsWellFormedAndEscapesWhatItIsGiven) {
   std::string const page = page_of(awkward_run());
-  EXPECT_EQ(testing::complaint(page), "");
+  EXPECT_EQ(test::complaint(page), "");
   EXPECT_EQ(page.find("<norm>"), std::string::npos);
   EXPECT_NE(page.find("The &lt;norm&gt; of &quot;h&quot; &amp; more"), std::string::npos);
   for (char const* elsewhere : {"href=\"http", "src=", "url(", "@import"}) {
