@@ -75,7 +75,13 @@ TEST(TensorView, ViewWithAnyExtentZeroIsEmpty) {
   EXPECT_EQ((tensor_view<int, 2>{&element, {0, 4}}).reversed(0).data_handle(), &element);
 }
 
-TEST(TensorView, ContiguityIgnoresAxesOfExtentOneAndNothingElse) {
+TEST(TensorView, IsContiguousWhereThereAreNoElements) {
+  int element = 0;
+  EXPECT_TRUE((tensor_view<int, 3>{}.is_contiguous()));
+  EXPECT_TRUE((tensor_view<int, 2>{&element, {0, 4}, {7, 3}}.is_contiguous()));
+}
+
+TEST(TensorView, ContiguityOfElementsIgnoresAxesOfExtentOneAndNothingElse) {
   auto memory = counted(30);
   auto const strided = [&](index_array<3> const& extents, index_array<3> const& strides) {
     return tensor_view<int, 3>{memory.data(), extents, strides}.is_contiguous();

@@ -91,8 +91,10 @@ class tensor_view {
   }
   SSM_HD constexpr bool empty() const { return size() == 0; }
 
-  /// Contiguous with the last axis fastest; axes of extent 1 do not matter.
+  /// Contiguous with the last axis fastest; axes of extent 1 do not matter, nor does any axis where
+  /// there are no elements.
   SSM_HD constexpr bool is_contiguous() const {
+    if (empty()) return true;
     index_t stride = 1;
     for (int axis = Rank - 1; axis >= 0; --axis) {
       if (extents_[axis] != 1 && strides_[axis] != stride) return false;
