@@ -23,7 +23,7 @@ inline constexpr double scan_cost = 1.5;
 
 /// One sample of ‖h_t‖²/W, W = E‖Bx‖² = d·m: h_t = A h_{t-1} + B x_t with eigenvalues from a law,
 /// independent N(0, 1) entries of B, and white N(0, I) inputs. (The common variance of B cancels.)
-/// A law has pole<double> sample(double u), the quantile of u.
+/// A law has pole<double> sample(double u), a decay for u uniform in (0, 1).
 template <class Law>
 class energy_of_recurrence {
  public:
