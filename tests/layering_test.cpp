@@ -20,9 +20,10 @@ namespace {
 /// here.
 constexpr char const* layers[] = {
     "config error scalar",
-    "numerics random tensor_view tensor eigen detail/half execution.cuh",
-    "affine_map execution detail/parallel_for detail/sum_into",
-    "discretize recurrence diagonal scalar_identity readout",
+    "numerics random tensor_view tensor eigen detail/half detail/simd "
+    "detail/simd_math execution.cuh",
+    "affine_map execution detail/instruction_set detail/parallel_for detail/sum_into",
+    "discretize recurrence diagonal scalar_identity readout step_size packed spectrum_scaling",
     "scan",
     "selective_scan state_space_dual spectrum",
     "optimize calibrate",

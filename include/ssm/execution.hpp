@@ -19,11 +19,16 @@ struct chunked {
   index_t length = 256;
 };
 
+/// Vector instructions for the operators that use them; each machine has those before its best.
+/// Results differ between sets by rounding: wider ones fuse multiplication and addition.
+enum class instruction_set { baseline, avx2, avx512, widest };
+
 /// Many threads. Results do not depend on how many: where time is cut follows from the shape and
 /// `chunk` alone, and every sum has a fixed order.
 struct parallel {
   int threads = 0;    ///< 0: one for each processor
   index_t chunk = 0;  ///< steps in a piece; 0: time is cut only where lanes are too few
+  instruction_set instructions = instruction_set::widest;  ///< the machine's best up to this one
 };
 
 template <class Policy>

@@ -22,9 +22,12 @@
 // physics to maps, maps to outputs
 #include "ssm/diagonal.hpp"
 #include "ssm/discretize.hpp"
+#include "ssm/packed.hpp"
 #include "ssm/readout.hpp"
 #include "ssm/recurrence.hpp"
 #include "ssm/scalar_identity.hpp"
+#include "ssm/spectrum_scaling.hpp"
+#include "ssm/step_size.hpp"
 
 // the engine
 #include "ssm/scan.hpp"

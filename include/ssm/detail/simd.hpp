@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0
+// simd.hpp: several numbers at once, as one register of whatever width the machine has.
+#pragma once
+
+#include <cstdint>
+#include <type_traits>
+#include <utility>
+
+#include "ssm/config.hpp"
+#include "ssm/detail/half.hpp"
+
+namespace ssm::detail {
+
+/// `Lanes` numbers that the compiler keeps in one vector register (or in several narrower ones).
+/// A struct around the compilers' vector extension, so that functions can return it where the
+/// instructions that pass it in a register are not enabled. All that touches it is always_inline:
+/// it then becomes part of the function that dispatch() enables the instructions for.
+template <class T, int Lanes>
+struct pack {
+  using value_type = T;
+  static constexpr int lanes = Lanes;
+  typedef T vector __attribute__((vector_size(sizeof(T) * Lanes)));
+
+  vector v;
+
+  pack() = default;
+  [[gnu::always_inline]] pack(vector const& value) : v(value) {}
+  [[gnu::always_inline]] pack(T value) : v(value - vector{}) {}
+
+  [[gnu::always_inline]] static pack load(T const* from) {
+    pack result;
+    __builtin_memcpy(&result.v, from, sizeof(vector));
+    return result;
+  }
+  [[gnu::always_inline]] void store(T* to) const { __builtin_memcpy(to, &v, sizeof(vector)); }
+
+  // clang-format off
+  [[gnu::always_inline]] friend pack operator+(pack const& a, pack const& b) { return a.v + b.v; }
+  [[gnu::always_inline]] friend pack operator-(pack const& a, pack const& b) { return a.v - b.v; }
+  [[gnu::always_inline]] friend pack operator*(pack const& a, pack const& b) { return a.v * b.v; }
+  [[gnu::always_inline]] friend pack operator/(pack const& a, pack const& b) { return a.v / b.v; }
+  [[gnu::always_inline]] friend pack operator-(pack const& a) { return -a.v; }
+  [[gnu::always_inline]] pack& operator+=(pack const& b) { v += b.v; return *this; }
+  [[gnu::always_inline]] pack& operator*=(pack const& b) { v *= b.v; return *this; }
+  // clang-format on
+};
+
+/// a·b + c, in one rounding where there is such an instruction. (clang fuses only what stands in
+/// one expression.)
+template <class T, int Lanes>
+[[gnu::always_inline]] inline pack<T, Lanes> multiply_add(pack<T, Lanes> const& a,
+                                                          pack<T, Lanes> const& b,
+                                                          pack<T, Lanes> const& c) {
+  return a.v * b.v + c.v;
+}
+
+template <class T, int Lanes>
+[[gnu::always_inline]] inline pack<T, Lanes> multiply_add(pack<T, Lanes> const& a, T b,
+                                                          pack<T, Lanes> const& c) {
+  return a.v * b + c.v;
+}
+
+/// The larger of the two; b where either is NaN.
+template <class T, int Lanes>
+[[gnu::always_inline]] inline pack<T, Lanes> larger(pack<T, Lanes> const& a,
+                                                    pack<T, Lanes> const& b) {
+  return a.v > b.v ? a.v : b.v;
+}
+
+/// The smaller of the two; b where either is NaN.
+template <class T, int Lanes>
+[[gnu::always_inline]] inline pack<T, Lanes> smaller(pack<T, Lanes> const& a,
+                                                     pack<T, Lanes> const& b) {
+  return a.v < b.v ? a.v : b.v;
+}
+
+/// yes where a > b, elsewhere no.
+template <class T, int Lanes>
+[[gnu::always_inline]] inline pack<T, Lanes> where_greater(pack<T, Lanes> const& a,
+                                                           pack<T, Lanes> const& b,
+                                                           pack<T, Lanes> const& yes,
+                                                           pack<T, Lanes> const& no) {
+  return a.v > b.v ? yes.v : no.v;
+}
+
+template <class T, int Lanes>
+[[gnu::always_inline]] inline pack<T, Lanes> absolute(pack<T, Lanes> const& a) {
+  return a.v < 0 ? -a.v : a.v;
+}
+
+/// Hide from the compiler where `a` comes from, so that it is computed once. Without this g++
+/// fuses a product into each of its two uses, which costs a second multiplication.
+template <class T, int Lanes>
+[[gnu::always_inline]] inline void keep(pack<T, Lanes>& a) {
+#if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__) && defined(__OPTIMIZE__)
+  asm("" : "+v"(a.v));
+#else
+  (void)a;
+#endif
+}
+
+/// Numbers as they are stored, in the type they are computed with.
+template <class T, int Lanes, class Storage>
+[[gnu::always_inline]] inline pack<T, Lanes> load_as(Storage const* from) {
+  if constexpr (std::is_same_v<T, Storage>) {
+    return pack<T, Lanes>::load(from);
+  } else if constexpr (std::is_same_v<Storage, bfloat16>) {
+    auto const stored = pack<std::uint16_t, Lanes>::load(&from->bits);
+    typename pack<std::uint32_t, Lanes>::vector const bits =
+        __builtin_convertvector(stored.v, typename pack<std::uint32_t, Lanes>::vector) << 16;
+    pack<T, Lanes> result;
+    __builtin_memcpy(&result.v, &bits, sizeof bits);
+    return result;
+  } else {
+    pack<T, Lanes> result;
+    for (int i = 0; i < Lanes; ++i) result.v[i] = static_cast<T>(from[i]);
+    return result;
+  }
+}
+
+template <class T, int Lanes, class Storage>
+[[gnu::always_inline]] inline void store_as(pack<T, Lanes> const& value, Storage* to) {
+  if constexpr (std::is_same_v<T, Storage>) {
+    value.store(to);
+  } else if constexpr (std::is_same_v<Storage, bfloat16>) {
+    using words = typename pack<std::uint32_t, Lanes>::vector;
+    words bits;
+    __builtin_memcpy(&bits, &value.v, sizeof bits);
+    words const rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+    words const quiet_nan = (bits >> 16) | 0x40u;
+    words const kept = (bits & 0x7fff'ffffu) > 0x7f80'0000u ? quiet_nan : rounded;
+    pack<std::uint16_t, Lanes>(
+        __builtin_convertvector(kept, typename pack<std::uint16_t, Lanes>::vector))
+        .store(&to->bits);
+  } else {
+    for (int i = 0; i < Lanes; ++i) to[i] = static_cast<Storage>(T(value.v[i]));
+  }
+}
+
+/// The sum of all lanes, halves first: ((0+4)+(2+6)) + ((1+5)+(3+7)) for eight.
+template <class T, int Lanes>
+[[gnu::always_inline]] inline T sum_of_lanes(pack<T, Lanes> const& a) {
+  if constexpr (Lanes == 1) {
+    return a.v[0];
+  } else {
+    pack<T, Lanes / 2> low, high;
+    __builtin_memcpy(&low.v, &a.v, sizeof low.v);
+    __builtin_memcpy(&high.v, reinterpret_cast<char const*>(&a.v) + sizeof low.v, sizeof high.v);
+    return sum_of_lanes(low + high);
+  }
+}
+
+/// Call body(integral_constant<int, i>) for i = 0 ... Count - 1, written out by the compiler at
+/// every optimization level, so that an array of packs becomes registers.
+template <int Count, class Body>
+[[gnu::always_inline]] inline void unrolled(Body const& body) {
+  [&]<int... i>(std::integer_sequence<int, i...>) __attribute__((always_inline)) {
+    (body(std::integral_constant<int, i>{}), ...);
+  }
+  (std::make_integer_sequence<int, Count>{});
+}
+
+}  // namespace ssm::detail
