@@ -25,6 +25,8 @@ struct pack {
 
   pack() = default;
   [[gnu::always_inline]] pack(vector const& value) : v(value) {}
+  /// The same number in all lanes, for constants. One that is only known at run time goes into the
+  /// operators that take a T, or g++ inserts it lane by lane.
   [[gnu::always_inline]] pack(T value) : v(value - vector{}) {}
 
   [[gnu::always_inline]] static pack load(T const* from) {
@@ -39,6 +41,9 @@ struct pack {
   [[gnu::always_inline]] friend pack operator-(pack const& a, pack const& b) { return a.v - b.v; }
   [[gnu::always_inline]] friend pack operator*(pack const& a, pack const& b) { return a.v * b.v; }
   [[gnu::always_inline]] friend pack operator/(pack const& a, pack const& b) { return a.v / b.v; }
+  [[gnu::always_inline]] friend pack operator+(pack const& a, T b) { return a.v + b; }
+  [[gnu::always_inline]] friend pack operator-(pack const& a, T b) { return a.v - b; }
+  [[gnu::always_inline]] friend pack operator*(pack const& a, T b) { return a.v * b; }
   [[gnu::always_inline]] friend pack operator-(pack const& a) { return -a.v; }
   [[gnu::always_inline]] pack& operator+=(pack const& b) { v += b.v; return *this; }
   [[gnu::always_inline]] pack& operator*=(pack const& b) { v *= b.v; return *this; }
@@ -58,6 +63,17 @@ template <class T, int Lanes>
 [[gnu::always_inline]] inline pack<T, Lanes> multiply_add(pack<T, Lanes> const& a, T b,
                                                           pack<T, Lanes> const& c) {
   return a.v * b + c.v;
+}
+
+template <class T, int Lanes>
+[[gnu::always_inline]] inline pack<T, Lanes> multiply_add(pack<T, Lanes> const& a,
+                                                          pack<T, Lanes> const& b, T c) {
+  return a.v * b.v + c;
+}
+
+template <class T, int Lanes>
+[[gnu::always_inline]] inline pack<T, Lanes> multiply_add(pack<T, Lanes> const& a, T b, T c) {
+  return a.v * b + c;
 }
 
 /// The larger of the two; b where either is NaN.

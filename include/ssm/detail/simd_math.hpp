@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <type_traits>
 
 #include "ssm/detail/simd.hpp"
@@ -58,13 +59,40 @@ struct number_format<double> {
       1.6666666666666683421e-1, 5.0000000000000000439e-1};
 };
 
+/// The largest |x| of each lane so far. NaN counts as larger than any number: bits are compared.
+template <class T, int Lanes>
+struct largest_magnitude {
+  using bits_pack = pack<typename number_format<T>::bits, Lanes>;
+  bits_pack bits{0};
+
+  [[gnu::always_inline]] void include(pack<T, Lanes> const& x) {
+    bits_pack magnitude;
+    __builtin_memcpy(&magnitude, &x, sizeof x);
+    magnitude.v &= std::numeric_limits<typename number_format<T>::bits>::max();
+    bits = larger(magnitude, bits);
+  }
+  [[gnu::always_inline]] pack<T, Lanes> value() const {
+    pack<T, Lanes> result;
+    __builtin_memcpy(&result, &bits, sizeof bits);
+    return result;
+  }
+};
+
+/// Whether no lane is larger than `limit` or NaN.
+template <class T, int Lanes>
+[[gnu::always_inline]] inline bool all_at_most(pack<T, Lanes> const& x, T limit) {
+  bool all = true;
+  for (int i = 0; i < Lanes; ++i) all = all && x.v[i] <= limit;
+  return all;
+}
+
 /// Horner's rule, the highest power first.
 template <class T, int Lanes, int Count>
 [[gnu::always_inline]] inline pack<T, Lanes> polynomial(pack<T, Lanes> const& r,
                                                         T const (&terms)[Count]) {
   pack<T, Lanes> sum(terms[0]);
   unrolled<Count - 1>([&](auto i) __attribute__((always_inline)) {
-    sum = multiply_add(sum, r, pack<T, Lanes>(terms[decltype(i)::value + 1]));
+    sum = multiply_add(sum, r, terms[decltype(i)::value + 1]);
   });
   return sum;
 }
@@ -91,9 +119,9 @@ template <class T, int Lanes>
   using format = number_format<T>;
   pack<T, Lanes> z = power;
   keep(z);
-  pack<T, Lanes> const shifted = z + pack<T, Lanes>(format::rounder);
-  pack<T, Lanes> const r = z - (shifted - pack<T, Lanes>(format::rounder));
-  auto const p = multiply_add(polynomial(r, format::exp2_terms), r, pack<T, Lanes>(T(1)));
+  pack<T, Lanes> const shifted = z + format::rounder;
+  pack<T, Lanes> const r = z - (shifted - format::rounder);
+  auto const p = multiply_add(polynomial(r, format::exp2_terms), r, T(1));
   auto const exponent = same_bits<bits_pack<T, Lanes>>(shifted).v << format::fraction_bits;
   bits_pack<T, Lanes> const sum = same_bits<bits_pack<T, Lanes>>(p).v + exponent;
   return same_bits<pack<T, Lanes>>(sum);
@@ -104,13 +132,13 @@ template <class T, int Lanes>
 [[gnu::always_inline]] inline pack<T, Lanes> times_power_of_two(pack<T, Lanes> const& p,
                                                                 pack<T, Lanes> const& n) {
   using format = number_format<T>;
-  pack<T, Lanes> const rounder(format::rounder);
+  constexpr T rounder = format::rounder;
   auto const power = [&](pack<T, Lanes> const& k) __attribute__((always_inline)) {
     auto const integer = same_bits<bits_pack<T, Lanes>>(k + rounder).v;
     bits_pack<T, Lanes> const bits = (integer << format::fraction_bits) + bits_of_one<T>;
     return same_bits<pack<T, Lanes>>(bits);
   };
-  pack<T, Lanes> const half = (n * pack<T, Lanes>(T(0.5)) + rounder) - rounder;
+  pack<T, Lanes> const half = (n * T(0.5) + rounder) - rounder;
   return p * power(half) * power(n - half);
 }
 
@@ -128,26 +156,47 @@ template <class T, int Lanes>
   using format = number_format<T>;
   pack<T, Lanes> z = clamped(unlimited, 2 * format::safe_exponent);
   keep(z);
-  pack<T, Lanes> const rounder(format::rounder);
+  constexpr T rounder = format::rounder;
   pack<T, Lanes> const n = (z + rounder) - rounder;
   pack<T, Lanes> const r = z - n;
-  return times_power_of_two(
-      multiply_add(polynomial(r, format::exp2_terms), r, pack<T, Lanes>(T(1))), n);
+  return times_power_of_two(multiply_add(polynomial(r, format::exp2_terms), r, T(1)), n);
 }
 
-/// e^x.
+/// e^x = p 2^n: n rounded from x log2 e and moved up by `rounder`, and p.
+template <class T, int Lanes>
+struct scaled_exponential {
+  pack<T, Lanes> shifted, p;
+};
+
+template <class T, int Lanes>
+[[gnu::always_inline]] inline scaled_exponential<T, Lanes> scaled_exp(pack<T, Lanes> const& x) {
+  using format = number_format<T>;
+  pack<T, Lanes> const shifted = multiply_add(x, format::log2_e, format::rounder);
+  pack<T, Lanes> const n = shifted - format::rounder;
+  pack<T, Lanes> r = multiply_add(n, -format::ln2_high, x);
+  r = multiply_add(n, -format::ln2_low, r);
+  return {shifted, multiply_add(polynomial(r, format::exp_terms), r * r, r) + T(1)};
+}
+
+/// e^x for |x| <= safe_exponent·log 2, elsewhere anything.
+/// Accuracy  1 ulp.
+template <class T, int Lanes>
+[[gnu::always_inline]] inline pack<T, Lanes> exp_in_range(pack<T, Lanes> const& x) {
+  auto const [shifted, p] = scaled_exp(x);
+  auto const exponent = same_bits<bits_pack<T, Lanes>>(shifted).v
+                        << number_format<T>::fraction_bits;
+  bits_pack<T, Lanes> const sum = same_bits<bits_pack<T, Lanes>>(p).v + exponent;
+  return same_bits<pack<T, Lanes>>(sum);
+}
+
+/// e^x, where exp_in_range is right the same bits.
 /// Accuracy  1 ulp.
 /// Special   0, ∞; NaN propagates.
 template <class T, int Lanes>
-[[gnu::always_inline]] inline pack<T, Lanes> exp(pack<T, Lanes> const& unlimited) {
+[[gnu::always_inline]] inline pack<T, Lanes> exp(pack<T, Lanes> const& x) {
   using format = number_format<T>;
-  pack<T, Lanes> const x = clamped(unlimited, T(1.38) * format::safe_exponent);
-  pack<T, Lanes> const rounder(format::rounder);
-  pack<T, Lanes> const n = (x * pack<T, Lanes>(format::log2_e) + rounder) - rounder;
-  pack<T, Lanes> r = multiply_add(n, -format::ln2_high, x);
-  r = multiply_add(n, -format::ln2_low, r);
-  auto const p = multiply_add(polynomial(r, format::exp_terms), r * r, r);
-  return times_power_of_two(p + pack<T, Lanes>(T(1)), n);
+  auto const [shifted, p] = scaled_exp(clamped(x, T(1.38) * format::safe_exponent));
+  return times_power_of_two(p, shifted - format::rounder);
 }
 
 /// (log(1 + e) - e)/e² for e in [0, 1], to 5.1e-9 of log(1 + e). In powers of e - 1/2, whose terms
@@ -157,7 +206,7 @@ template <int Lanes>
   constexpr float terms[] = {-3.318457036e-3f, 6.930685863e-3f,  -1.017770996e-2f,
                              1.665698873e-2f,  -2.890499894e-2f, 5.108905884e-2f,
                              -9.323185608e-2f, 1.792248862e-1f,  -3.781395594e-1f};
-  return polynomial(e - pack<float, Lanes>(0.5f), terms);
+  return polynomial(e - 0.5f, terms);
 }
 
 /// f of every lane, one after another.
@@ -169,20 +218,42 @@ template <class T, int Lanes, class Function>
   return result;
 }
 
-/// log(1 + e^x).
+/// |x| up to which softplus_in_range is right.
+template <class T>
+inline constexpr T softplus_range = T(0.69) * number_format<T>::safe_exponent;
+
+/// log(1 + e^x) given e = e^-|x|.
+template <int Lanes>
+[[gnu::always_inline]] inline pack<float, Lanes> softplus_from(pack<float, Lanes> const& x,
+                                                               pack<float, Lanes> const& e) {
+  // max(x, 0) + e + e² tail, with what rounding takes from the first sum given to the last.
+  pack<float, Lanes> const hinge = larger(x, pack<float, Lanes>(0.f));
+  pack<float, Lanes> const sum = hinge + e, taken = sum - hinge;
+  pack<float, Lanes> const lost = (hinge - (sum - taken)) + (e - taken);
+  return sum + multiply_add(log1p_tail(e), e * e, lost);
+}
+
+/// log(1 + e^x) for |x| <= softplus_range, elsewhere anything.
+/// Accuracy  2 ulp.
+template <class T, int Lanes>
+[[gnu::always_inline]] inline pack<T, Lanes> softplus_in_range(pack<T, Lanes> const& x) {
+  if constexpr (std::is_same_v<T, float>) {
+    return softplus_from(x, exp_in_range(-absolute(x)));
+  } else {
+    return for_each_lane(x, [](T const& lane) { return ssm::softplus(lane); });
+  }
+}
+
+/// log(1 + e^x), where softplus_in_range is right the same bits.
 /// Accuracy  2 ulp.
 /// Special   0, ∞; NaN propagates.
 template <class T, int Lanes>
 [[gnu::always_inline]] inline pack<T, Lanes> softplus(pack<T, Lanes> const& x) {
   if constexpr (std::is_same_v<T, float>) {
-    // max(x, 0) + e + e² tail, with what rounding takes from the first sum given to the last.
-    pack<T, Lanes> const hinge = larger(x, pack<T, Lanes>(T(0))), e = exp(-absolute(x));
-    pack<T, Lanes> const sum = hinge + e, taken = sum - hinge;
-    pack<T, Lanes> const lost = (hinge - (sum - taken)) + (e - taken);
-    auto const result = sum + multiply_add(log1p_tail(e), e * e, lost);
-    return where_greater(x, pack<T, Lanes>(T(32)), x, result);  // infinity among them
+    auto const result = softplus_from(x, exp(-absolute(x)));
+    return where_greater(x, pack<T, Lanes>(softplus_range<T>), x, result);  // infinity among them
   } else {
-    return for_each_lane(x, [](T const& lane) { return ssm::softplus(lane); });
+    return softplus_in_range(x);
   }
 }
 
@@ -196,10 +267,12 @@ template <class T, int Lanes>
 }
 
 /// x/(1 + e^-x).
-/// Accuracy  4 ulp, as silu in numerics.hpp.
+/// Accuracy  4 ulp for x >= -softplus_range; below, where |silu| < 4e-36 in float, its value there.
+/// Special   ∞ at ∞; NaN propagates.
 template <class T, int Lanes>
 [[gnu::always_inline]] inline pack<T, Lanes> silu(pack<T, Lanes> const& x) {
-  return x * sigmoid(x);
+  pack<T, Lanes> const lowest(-softplus_range<T>), bounded = larger(lowest, x);
+  return bounded / (exp_in_range(larger(lowest, -bounded)) + T(1));
 }
 
 }  // namespace ssm::detail
