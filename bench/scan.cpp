@@ -9,6 +9,7 @@
 #include "ssm/readout.hpp"
 #include "support/program.hpp"
 #include "support/selective_baselines.hpp"
+#include "support/selective_gradient.hpp"
 #include "support/selective_problem.hpp"
 
 namespace {
@@ -17,24 +18,22 @@ using namespace ssm;
 using namespace ssm::bench;
 
 template <class T>
-struct scan_problem : selective_problem<T> {
-  explicit scan_problem(problem_size const& s)
-      : selective_problem<T>(s, options::none), carry({s.batch, s.channels, s.states}) {}
+diagonal<mamba_hold, T> recurrence_of(selective_problem<T> const& p) {
+  return {.step_size = p.step_size,
+          .eigenvalue = p.A,
+          .B = p.B.view().broadcast(2, p.x.extent(2)),
+          .x = p.x};
+}
 
-  diagonal<mamba_hold, T> recurrence() const {
-    return {.step_size = this->step_size,
-            .eigenvalue = this->A,
-            .B = this->B.view().broadcast(2, this->x.extent(2)),
-            .x = this->x};
-  }
-  contract<T> readout() { return {this->C.const_view().broadcast(2, this->x.extent(2)), this->y}; }
-
-  tensor<T, 3> carry;
-};
+template <class T>
+contract<T> readout_of(selective_problem<T>& p) {
+  return {p.C.const_view().broadcast(2, p.x.extent(2)), p.y};
+}
 
 template <class T>
 void add_rows(group& rows, std::string const& scalar, problem_size const& size) {
-  lazy<scan_problem<T>> const problem([=] { return scan_problem<T>(size); });
+  lazy<selective_problem<T>> const problem(
+      [=] { return selective_problem<T>(size, options::none); });
   // For each state an exponential (a product and a polynomial of degree 5, in double 12), the
   // drive, the state and the output; x·step_size.
   double const states = static_cast<double>(size.states), powers = sizeof(T) == 8 ? 13 : 6;
@@ -53,14 +52,16 @@ void add_rows(group& rows, std::string const& scalar, problem_size const& size) 
   rows.add_floor(named("scan", "", 1));
   if (size.channels % 64 == 0) {
     rows.add(named("scan", "eigen", 1), [=] {
+      problem->start_anew();
       return task{[&p = *problem] { eigen_selective_scan(p); }, error};
     });
   }
   auto const add_policy = [&](auto policy, std::string const& name, int threads) {
     rows.add(named("scan", name, threads), [=] {
+      problem->start_anew();
       return task{[=, &p = *problem] {
-                    std::fill(p.carry.begin(), p.carry.end(), T(0));
-                    scan(policy, p.recurrence(), p.readout(), p.carry);
+                    p.clear_carry();
+                    scan(policy, recurrence_of(p), readout_of(p), p.carry);
                   },
                   error};
     });
@@ -73,19 +74,23 @@ void add_rows(group& rows, std::string const& scalar, problem_size const& size) 
   gradient.relative_to = "scan/parallel";
   rows.add(gradient, [=] {
     auto& p = *problem;
-    struct {
-      tensor<T, 3> initial, cotangent, x;
-      tensor<T, 2> A;
-    } to{tensor<T, 3>(p.carry.extents()), tensor<T, 3>(p.carry.extents()),
-         tensor<T, 3>(p.x.extents()), tensor<T, 2>(p.A.extents())};
-    return task{[=, &p]() mutable {
-                  std::fill(p.carry.begin(), p.carry.end(), T(0));
-                  scan(parallel{}, p.recurrence(), p.readout(), p.carry);
-                  scan_vjp(parallel{}, p.recurrence(),
-                           contract_vjp<T>{.C = p.readout().C, .y_cotangent = p.y}, to.initial,
-                           to.cotangent, {.eigenvalue = to.A, .x = to.x});
+    p.start_anew();
+    auto const g = std::make_shared<selective_gradient<T>>(p);
+    return task{[=, &p] {
+                  p.clear_carry();
+                  scan(parallel{}, recurrence_of(p), readout_of(p), p.carry);
+                  std::fill(g->carry.begin(), g->carry.end(), T(0));
+                  tensor<T, 3> const initial(p.carry.extents());
+                  scan_vjp(parallel{}, recurrence_of(p),
+                           contract_vjp<T>{.C = readout_of(p).C, .y_cotangent = p.y}, initial,
+                           g->carry, {.eigenvalue = g->A, .x = g->x});
                 },
-                error};
+                [=, &p] {
+                  balance of_x;  // y is linear in x
+                  of_x.add_products(p.x, g->x, 1);
+                  of_x.add_products(p.y, p.y, -1);
+                  return std::abs(of_x.sum) / of_x.size / rounding_of(p) + error_of(p);
+                }};
   });
 }
 

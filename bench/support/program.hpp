@@ -60,7 +60,7 @@ class program {
       } else if (auto const folder = value_of("--report", i, count, arguments)) {
         report_ = *folder;
       } else if (auto const file = value_of("--compare", i, count, arguments)) {
-        all_.earlier_ns = medians_in(*file);
+        all_.earlier_ns = times_in(*file);
         all_.earlier_name = std::filesystem::path(*file).stem().string();
       } else {
         // Both would hold the last group alone.
@@ -136,7 +136,8 @@ class program {
     auto const& from = all_.from;
     std::cout << from.program << ": " << from.processor << ", " << from.instructions << "; "
               << from.compiler << ", " << from.flags << "; commit " << from.commit << '\n';
-    std::cout << rates_lines("  ") << "  times are medians, ns for one token of one channel\n\n"
+    std::cout << rates_lines("  ")
+              << "  ns for one token of one channel, the least of the repetitions\n\n"
               << console_line(table_head(all_), name_width);
   }
 

@@ -22,7 +22,7 @@ namespace ssm::bench {
 
 namespace text = theory::report;
 
-/// Everything that a program measured, and the medians of an earlier run beside it.
+/// Everything that a program measured, and the times of an earlier run beside it.
 struct measurements {
   provenance from = {};
   std::vector<result> results = {};
@@ -48,12 +48,12 @@ struct measurements {
 
   double times_reference(result const& r) const {
     result const* const reference = reference_of(r);
-    return reference == nullptr ? std::nan("") : r.median() / reference->median();
+    return reference == nullptr ? std::nan("") : r.least() / reference->least();
   }
 
   double times_earlier(result const& r) const {
     auto const found = earlier_ns.find(r.what.name());
-    return found == earlier_ns.end() ? std::nan("") : r.median() / found->second;
+    return found == earlier_ns.end() ? std::nan("") : r.least() / found->second;
   }
 };
 
@@ -72,8 +72,8 @@ inline std::string shown_bytes(double bytes) {
 }
 
 inline std::vector<std::string> table_head(measurements const& all) {
-  std::vector<std::string> head = {"row",     "ns",    "least", "most",
-                                   "× floor", "× ref", "GB/s",  "heap"};
+  std::vector<std::string> head = {"row",     "ns",    "median", "most",
+                                   "× floor", "× ref", "GB/s",   "heap"};
   if (!all.earlier_name.empty()) head.push_back("× " + all.earlier_name);
   return head;
 }
@@ -82,8 +82,8 @@ inline std::vector<std::string> table_line(measurements const& all, result const
   if (!r.failure.empty()) return {r.what.name(), r.failure};
   if (r.ns.empty()) return {r.what.name(), "not run"};
   std::vector<std::string> cells = {r.what.name(),
+                                    shown(r.least(), 4),
                                     shown(r.median(), 4),
-                                    shown(r.ns.front(), 4),
                                     shown(r.ns.back(), 4),
                                     shown(r.times_floor()),
                                     shown(all.times_reference(r)),
@@ -146,7 +146,9 @@ inline std::string markdown(measurements const& all) {
                      from.flags + "`; commit " + from.commit + "\n\n";
   page += rates_lines("- ");
   page +=
-      "\nTimes are medians in ns for one token of one channel. × floor: relative to the time that "
+      "\nTimes are in ns for one token of one channel, the least of the repetitions, which rows "
+      "take "
+      "turns with. × floor: relative to the time that "
       "the row's multiply-adds and memory traffic take at these rates (copy: read and written). "
       "× ref: relative to another row (" +
       references(all) + "). Heap: the most that a call has from operator new.\n\n";
@@ -179,7 +181,7 @@ inline nlohmann::json json_of(measurements const& all, result const& r) {
                         {"error_of_allowed", r.error}};
   if (!r.failure.empty()) row["failure"] = r.failure;
   if (r.ns.empty()) return row;
-  row["ns_per_token_channel"] = {{"median", r.median()}, {"all", r.ns}};
+  row["ns_per_token_channel"] = {{"least", r.least()}, {"median", r.median()}, {"all", r.ns}};
   row["times_floor"] = r.times_floor();
   row["bytes_per_second"] = r.bytes_per_second();
   if (result const* const reference = all.reference_of(r)) {
@@ -210,17 +212,17 @@ inline nlohmann::json json_of(measurements const& all) {
   return document;
 }
 
-/// The medians in a report that json_of() made.
-inline std::map<std::string, double> medians_in(std::filesystem::path const& path) {
+/// The times in a report that json_of() made.
+inline std::map<std::string, double> times_in(std::filesystem::path const& path) {
   std::ifstream file(path);
   require<std::runtime_error>(file.is_open(), path.string(), ": cannot be read");
   std::string const all{std::istreambuf_iterator<char>(file), {}};
-  std::map<std::string, double> medians;
+  std::map<std::string, double> times;
   for (auto const& row : ssm::detail::parse_json(all, path.string()).at("rows")) {
     if (!row.contains("ns_per_token_channel")) continue;
-    medians[row.at("name")] = row.at("ns_per_token_channel").at("median");
+    times[row.at("name")] = row.at("ns_per_token_channel").at("least");
   }
-  return medians;
+  return times;
 }
 
 // -------------------------------------------------------------------------------------------------
@@ -251,7 +253,7 @@ inline std::map<std::string, std::string> pictures(measurements const& all) {
       curve = chart.curves.end() - 1;
     }
     curve->x.push_back(static_cast<double>(w.size.length));
-    curve->y.push_back(1e3 / r.median());
+    curve->y.push_back(1e3 / r.least());
     ++lengths[name][static_cast<double>(w.size.length)];
   }
   std::map<std::string, std::string> drawn;

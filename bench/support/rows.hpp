@@ -52,19 +52,22 @@ struct row {
 struct task {
   std::function<void()> run;
   std::function<double()> error = {};
+  std::int64_t held = 0;  ///< bytes of working memory that it was given
 };
 
 /// A row and what came of it.
 struct result {
   row what;
   std::vector<double> ns = {};  ///< for one token of one channel, by repetition, in order
-  std::int64_t heap = 0;        ///< bytes that a call has at most from operator new
+  std::int64_t heap = 0;        ///< bytes of working memory that a call has at most
   double error = 0;             ///< as a multiple of what is allowed
   std::string failure = "";
 
+  /// The least counts, as in the rates of the floor: what else the machine does can only add to it.
+  double least() const { return ns.empty() ? 0 : ns.front(); }
   double median() const { return ns.empty() ? 0 : ns[ns.size() / 2]; }
-  double bytes_per_second() const { return 1e9 * what.needed.bytes / median(); }
-  double times_floor() const { return median() / what.floor_ns(); }
+  double bytes_per_second() const { return 1e9 * what.needed.bytes / least(); }
+  double times_floor() const { return least() / what.floor_ns(); }
 };
 
 /// Made when first asked for and shared by its copies: the inputs of rows that may not be wanted.
@@ -148,7 +151,7 @@ class group {
     try {
       measure_rates(e.found.what.with);
       e.made = e.make();
-      e.found.heap = peak_heap(e.made.run);
+      e.found.heap = e.made.held + peak_heap(e.made.run);
       if (e.made.error) e.found.error = e.made.error();
       if (!(e.found.error <= 1)) {
         e.found.failure = "wrong by " + std::to_string(e.found.error) + " times what is allowed";
