@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // program.hpp: what the programs of bench/ have in common: options, output, exit status.
 //   --report FOLDER   write JSON, a Markdown table and pictures there
-//   --compare FILE    the JSON of an earlier report: how long each row takes relative to it
+//   --compare FILE    the JSON of an earlier report: how long each row takes relative to it, in a
+//                     column with the name of its folder
 //   --full            all sizes, not only those that are quick to run
 // All other options are Google Benchmark's; --benchmark_filter=REGEX chooses rows by name.
 #pragma once
@@ -61,7 +62,7 @@ class program {
         report_ = *folder;
       } else if (auto const file = value_of("--compare", i, count, arguments)) {
         all_.earlier_ns = times_in(*file);
-        all_.earlier_name = std::filesystem::path(*file).stem().string();
+        all_.earlier_name = std::filesystem::absolute(*file).parent_path().filename().string();
       } else {
         // Both would hold the last group alone.
         require<std::runtime_error>(

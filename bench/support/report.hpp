@@ -218,7 +218,8 @@ inline std::map<std::string, double> times_in(std::filesystem::path const& path)
   require<std::runtime_error>(file.is_open(), path.string(), ": cannot be read");
   std::string const all{std::istreambuf_iterator<char>(file), {}};
   std::map<std::string, double> times;
-  for (auto const& row : ssm::detail::parse_json(all, path.string()).at("rows")) {
+  auto const document = ssm::detail::parse_json(all, path.string());
+  for (auto const& row : document.at("rows")) {
     if (!row.contains("ns_per_token_channel")) continue;
     times[row.at("name")] = row.at("ns_per_token_channel").at("least");
   }
@@ -236,7 +237,8 @@ inline std::map<std::string, std::string> pictures(measurements const& all) {
   for (result const& r : all.results) {
     if (r.ns.empty()) continue;
     auto const& w = r.what;
-    std::string const name = w.operation + "-" + w.scalar + "-" + std::to_string(w.size.channels);
+    std::string name = w.operation + "-" + w.scalar + "-" + std::to_string(w.size.channels);
+    std::replace(name.begin(), name.end(), ':', '-');
     text::chart& chart = charts[name];
     chart.title = w.operation + ", " + w.scalar + ", " + std::to_string(w.size.channels) +
                   " channels, " + std::to_string(w.size.states) + " states";
