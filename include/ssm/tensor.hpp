@@ -2,15 +2,40 @@
 // tensor.hpp: a host tensor that owns its elements, and how it is viewed.
 #pragma once
 
+#include <cstddef>
+#include <new>
 #include <vector>
 
 #include "ssm/error.hpp"
 #include "ssm/tensor_view.hpp"
 
 namespace ssm {
+namespace detail {
 
-/// Contiguous elements, the last axis fastest, all equal to `value` at first.
-/// Copying copies the elements. Views made of it last as long as it does and is not moved from.
+/// Memory that begins with a cache line, so that a vector register's worth does not straddle two.
+template <class T>
+struct cache_line_allocator {
+  using value_type = T;
+  static constexpr std::align_val_t alignment{alignof(T) < 64 ? 64 : alignof(T)};
+
+  cache_line_allocator() = default;
+  template <class U>
+  cache_line_allocator(cache_line_allocator<U> const&) {}
+
+  T* allocate(std::size_t count) {
+    if (count > static_cast<std::size_t>(-1) / 2 / sizeof(T)) throw std::bad_array_new_length();
+    return static_cast<T*>(::operator new(count * sizeof(T), alignment));
+  }
+  void deallocate(T* memory, std::size_t) { ::operator delete(memory, alignment); }
+
+  friend bool operator==(cache_line_allocator const&, cache_line_allocator const&) = default;
+};
+
+}  // namespace detail
+
+/// Contiguous elements from a 64-byte boundary on, the last axis fastest, all equal to `value` at
+/// first. Copying copies the elements. Views made of it last as long as it does and is not moved
+/// from.
 template <class T, int Rank>
 class tensor {
  public:
@@ -61,7 +86,7 @@ class tensor {
   }
 
   index_array<Rank> extents_{};
-  std::vector<T> elements_;
+  std::vector<T, detail::cache_line_allocator<T>> elements_;
 };
 
 }  // namespace ssm

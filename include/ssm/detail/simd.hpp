@@ -115,6 +115,16 @@ template <class T, int Lanes>
 #endif
 }
 
+/// Call body(integral_constant<int, i>) for i = 0 ... Count - 1, written out by the compiler at
+/// every optimization level, so that an array of packs becomes registers.
+template <int Count, class Body>
+[[gnu::always_inline]] inline void unrolled(Body const& body) {
+  [&]<int... i>(std::integer_sequence<int, i...>) __attribute__((always_inline)) {
+    (body(std::integral_constant<int, i>{}), ...);
+  }
+  (std::make_integer_sequence<int, Count>{});
+}
+
 /// Numbers as they are stored, in the type they are computed with.
 template <class T, int Lanes, class Storage>
 [[gnu::always_inline]] inline pack<T, Lanes> load_as(Storage const* from) {
@@ -153,27 +163,21 @@ template <class T, int Lanes, class Storage>
   }
 }
 
-/// The sum of all lanes, halves first: ((0+4)+(2+6)) + ((1+5)+(3+7)) for eight.
+/// The sum of all lanes: of each 16 bytes first, across them last.
 template <class T, int Lanes>
 [[gnu::always_inline]] inline T sum_of_lanes(pack<T, Lanes> const& a) {
-  if constexpr (Lanes == 1) {
-    return a.v[0];
+  constexpr int few = 16 / static_cast<int>(sizeof(T));  // every x86-64 machine has these
+  T lanes[Lanes];
+  a.store(lanes);
+  auto sum = pack<T, few>::load(lanes);
+  unrolled<Lanes / few - 1>([&](auto i) __attribute__((always_inline)) {
+    sum += pack<T, few>::load(lanes + (decltype(i)::value + 1) * few);
+  });
+  if constexpr (few == 2) {
+    return sum.v[0] + sum.v[1];
   } else {
-    pack<T, Lanes / 2> low, high;
-    __builtin_memcpy(&low.v, &a.v, sizeof low.v);
-    __builtin_memcpy(&high.v, reinterpret_cast<char const*>(&a.v) + sizeof low.v, sizeof high.v);
-    return sum_of_lanes(low + high);
+    return (sum.v[0] + sum.v[2]) + (sum.v[1] + sum.v[3]);
   }
-}
-
-/// Call body(integral_constant<int, i>) for i = 0 ... Count - 1, written out by the compiler at
-/// every optimization level, so that an array of packs becomes registers.
-template <int Count, class Body>
-[[gnu::always_inline]] inline void unrolled(Body const& body) {
-  [&]<int... i>(std::integer_sequence<int, i...>) __attribute__((always_inline)) {
-    (body(std::integral_constant<int, i>{}), ...);
-  }
-  (std::make_integer_sequence<int, Count>{});
 }
 
 }  // namespace ssm::detail
