@@ -22,10 +22,12 @@ constexpr char const* layers[] = {
     "config error scalar",
     "numerics random tensor_view tensor eigen detail/half detail/simd "
     "detail/simd_math execution.cuh",
-    "affine_map execution detail/instruction_set detail/parallel_for detail/sum_into",
+    "affine_map execution detail/instruction_set detail/parallel_for detail/require_writable "
+    "detail/sum_into",
     "discretize recurrence diagonal scalar_identity readout step_size packed spectrum_scaling",
     "scan",
-    "selective_scan state_space_dual spectrum",
+    "selective_scan detail/selective_scan_inputs detail/selective_scan_kernel "
+    "detail/selective_scan_reference detail/selective_scan_step state_space_dual spectrum",
     "optimize calibrate",
     "model detail/json detail/mapped_file",
     "ssm",

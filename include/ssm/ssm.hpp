@@ -32,7 +32,8 @@
 // the engine
 #include "ssm/scan.hpp"
 
-// what a spectrum does
+// operators, and what a spectrum does
+#include "ssm/selective_scan.hpp"
 #include "ssm/spectrum.hpp"
 
 // trained models

@@ -1,0 +1,314 @@
+// SPDX-License-Identifier: Apache-2.0
+// selective_scan_kernel.hpp: Mamba's operator on packs of channels, a tile of time at once.
+#pragma once
+
+#include <algorithm>
+#include <utility>
+
+#include "ssm/detail/selective_scan_inputs.hpp"
+#include "ssm/detail/simd.hpp"
+#include "ssm/detail/simd_math.hpp"
+#include "ssm/tensor.hpp"
+
+namespace ssm::detail {
+
+/// Channels of one row that share B and C and are run together.
+struct channel_block {
+  index_t b, group, first, count;
+};
+
+/// How channels are shared out: blocks that are short rows of memory and fill the first cache
+/// together with their tile, fewer channels where there are many states or little work.
+struct channel_partition {
+  index_t groups, channels_per_group, block, blocks_per_group;
+
+  channel_partition(scan_shape const& s, index_t group_count)
+      : groups{group_count}, channels_per_group{s.channels / group_count} {
+    block = s.states <= 32 ? 64 : s.states <= 64 ? 32 : 16;
+    while (block > 16 && s.batch * s.channels < 16 * block) block /= 2;
+    blocks_per_group = (channels_per_group + block - 1) / block;
+  }
+
+  index_t count(index_t batch) const { return batch * groups * blocks_per_group; }
+  channel_block operator()(index_t i) const {
+    index_t const k = i % blocks_per_group, g = i / blocks_per_group % groups;
+    return {i / blocks_per_group / groups, g, g * channels_per_group + k * block,
+            std::min(block, channels_per_group - k * block)};
+  }
+};
+
+/// The numbers of a row from `from` on, `stride` apart; zeros beyond `count`.
+template <class T, int Lanes, class Storage>
+[[gnu::always_inline]] inline pack<T, Lanes> load_row(Storage const* from, index_t stride,
+                                                      index_t count) {
+  if (stride == 1 && count >= Lanes) return load_as<T, Lanes>(from);
+  pack<T, Lanes> result(T(0));
+  for (int i = 0; i < Lanes && i < count; ++i) {
+    result.v[i] = static_cast<T>(from[static_cast<index_t>(i) * stride]);
+  }
+  return result;
+}
+
+template <class T, int Lanes, class Storage>
+[[gnu::always_inline]] inline void store_row(pack<T, Lanes> const& value, Storage* to,
+                                             index_t stride, index_t count) {
+  if (stride == 1 && count >= Lanes) return store_as(value, to);
+  for (int i = 0; i < Lanes && i < count; ++i) {
+    to[static_cast<index_t>(i) * stride] = static_cast<Storage>(T(value.v[i]));
+  }
+}
+
+/// What one thread works with while it runs a block of channels. `row` numbers are kept for each
+/// step, padded to whole packs; a state's numbers lie together for each pack of channels.
+template <class real>
+struct selective_scan_workspace {
+  index_t row, states;
+  tensor<real, 1> memory;
+  real *rate, *input, *sum;                      ///< [step][row]: Δ log2 e, Δ x, what becomes y
+  real *B, *C;                                   ///< [step][states]
+  real *eigenvalue, *h;                          ///< [pack][state][lane]
+  real *bias, *D, *factor, *largest_eigenvalue;  ///< [row]
+
+  selective_scan_workspace(index_t steps, index_t row_length, index_t padded_states)
+      : row{row_length}, states{padded_states} {
+    index_t const per_step = steps * row, shared = steps * states, of_block = row * states;
+    memory = tensor<real, 1>({3 * per_step + 2 * shared + 2 * of_block + 4 * row});
+    real* next = memory.data();
+    auto const take = [&](index_t count) { return std::exchange(next, next + count); };
+    rate = take(per_step), input = take(per_step), sum = take(per_step);
+    eigenvalue = take(of_block), h = take(of_block);
+    bias = take(row), D = take(row), factor = take(row), largest_eigenvalue = take(row);
+    B = take(shared), C = take(shared);
+  }
+};
+
+/// The operator on one block of channels with packs of `Lanes` channels.
+template <class T, int Lanes>
+struct selective_scan_kernel {
+  using real = accumulator_t<T>;
+  using pack_t = pack<real, Lanes>;
+  using workspace = selective_scan_workspace<real>;
+  static constexpr int registers = Lanes * sizeof(real) == 64 ? 32 : 16;
+  static constexpr int states_at_once = registers == 32 ? 8 : 4;
+  static constexpr index_t tile = selective_scan_block;
+
+  selective_scan_inputs<T> const& in;
+  workspace& w;
+  channel_block const block;
+
+  static index_t padded_states(index_t states) {
+    return (states + states_at_once - 1) / states_at_once * states_at_once;
+  }
+  index_t packs() const { return (block.count + Lanes - 1) / Lanes; }
+  index_t left(index_t v) const { return block.count - v * Lanes; }
+
+  /// What each channel has for all of time.
+  void load_channels() const {
+    index_t const count = block.count, c = block.first;
+    std::fill_n(w.bias, 4 * w.row, real(0));
+    if (in.step_bias.data_handle() != nullptr) {
+      for (index_t k = 0; k < count; ++k) w.bias[k] = in.step_bias(c + k);
+    }
+    if (in.D.data_handle() != nullptr) {
+      for (index_t k = 0; k < count; ++k) w.D[k] = in.D(c + k);
+    }
+    for (index_t k = 0; k < count; ++k) w.factor[k] = in.scaling.step_factor(c + k);
+  }
+
+  void load_eigenvalues() const {
+    for (index_t k = 0; k < packs() * Lanes; ++k)
+      for (index_t n = 0; n < in.eigenvalue.extent(1); ++n) {
+        index_t const c = block.first + k;
+        bool const exists = k < block.count;
+        real const A = exists ? in.scaling.eigenvalue(c, n, in.eigenvalue(c, n)) : real(0);
+        real const size = A < real(0) ? -A : A;
+        w.eigenvalue[(k / Lanes * w.states + n) * Lanes + k % Lanes] = A;
+        if (!(size <= w.largest_eigenvalue[k])) w.largest_eigenvalue[k] = size;
+      }
+  }
+
+  template <class Access>
+  void for_each_state(Access const& access) const {
+    for (index_t k = 0; k < block.count; ++k)
+      for (index_t n = 0; n < in.eigenvalue.extent(1); ++n) {
+        access(block.first + k, n, w.h[(k / Lanes * w.states + n) * Lanes + k % Lanes]);
+      }
+  }
+
+  /// Rows of B or C, one for each step, padded to `states_at_once`.
+  struct rows {
+    real const* first;
+    index_t stride;
+  };
+
+  /// Those of steps [first, last) for this block's group: where they are, or copied to `to`.
+  [[gnu::always_inline]] rows shared_rows(trajectory_view<T const> const& view, index_t first,
+                                          index_t last, real* to) const {
+    T const* from = &view(block.b, first, block.group, 0);
+    index_t const states = view.extent(3), stride = view.stride(3);
+    if constexpr (std::is_same_v<T, real>) {
+      if (stride == 1 && states == w.states) return {from, view.stride(1)};
+    }
+    real* row = to;
+    for (index_t t = first; t < last; ++t, from += view.stride(1), row += w.states) {
+      for (index_t n = 0; n < states; ++n) row[n] = static_cast<real>(from[n * stride]);
+    }
+    return {to, w.states};
+  }
+
+  /// Steps [first, last): Δ log2 e, Δ x and D x of every channel. InRange: as if softplus_in_range
+  /// and exp2_in_range would do for all of them; says whether they do.
+  template <bool InRange>
+  [[gnu::always_inline]] bool prepare(index_t first, index_t last) const {
+    index_t const b = block.b, c = block.first;
+    bool const has_D = in.D.data_handle() != nullptr, has_softplus = in.step_rule.softplus,
+               has_limits = in.step_rule.limits.has_value();
+    bool in_range = true;
+    for (index_t v = 0; v < packs(); ++v) {
+      index_t const offset = v * Lanes;
+      pack_t const bias = pack_t::load(w.bias + offset), D = pack_t::load(w.D + offset),
+                   factor = pack_t::load(w.factor + offset);
+      largest_magnitude<real, Lanes> largest_biased, largest_rate;
+      T const *x_row = &in.x(b, first, c + offset), *step_row = &in.step_size(b, first, c + offset);
+      real *rate_row = w.rate + offset, *input_row = w.input + offset, *sum_row = w.sum + offset;
+      for (index_t t = first; t < last; ++t) {
+        pack_t const x = load_row<real, Lanes>(x_row, in.x.stride(2), left(v));
+        pack_t step = load_row<real, Lanes>(step_row, in.step_size.stride(2), left(v)) + bias;
+        if (has_softplus) {
+          if (InRange) largest_biased.include(step);
+          step = InRange ? softplus_in_range(step) : detail::softplus(step);
+        }
+        if (has_limits) {
+          step = larger(pack_t(in.step_rule.limits->smallest),
+                        smaller(pack_t(in.step_rule.limits->largest), step));
+        }
+        step *= factor;
+        pack_t const rate = step * number_format<real>::log2_e;
+        if (InRange) largest_rate.include(rate);
+        rate.store(rate_row);
+        (step * x).store(input_row);
+        (has_D ? D * x : pack_t(real(0))).store(sum_row);
+        x_row += in.x.stride(1), step_row += in.step_size.stride(1);
+        rate_row += w.row, input_row += w.row, sum_row += w.row;
+      }
+      if (!InRange) continue;
+      pack_t const exponent = largest_rate.value() * pack_t::load(w.largest_eigenvalue + offset),
+                   biased = largest_biased.value();
+      in_range = in_range && all_at_most(exponent, number_format<real>::safe_exponent) &&
+                 all_at_most(biased, softplus_range<real>);
+    }
+    return in_range;
+  }
+
+  /// Rows to bring into the cache, a step each; none where the view has no such step.
+  struct upcoming {
+    char const* row = nullptr;
+    index_t bytes = 0;
+
+    template <class Storage>
+    upcoming(sequence_view<Storage> const& view, index_t b, index_t t, index_t c) {
+      if (view.data_handle() == nullptr || t >= view.extent(1)) return;
+      row = reinterpret_cast<char const*>(&view(b, t, c));
+      bytes = view.stride(1) * static_cast<index_t>(sizeof(Storage));
+    }
+  };
+
+  /// h ← 2^(rate A) h + input B and sum ← sum + C h for `count` steps, a few states at a time so
+  /// that they stay in registers.
+  template <bool InRange>
+  [[gnu::always_inline]] void advance(index_t first, index_t count, rows const& of_B,
+                                      rows const& of_C, sequence_view<T> y) const {
+    for (index_t v = 0; v < packs(); ++v)
+      for (index_t n = 0; n < w.states; n += states_at_once) {
+        // While this computes, memory brings what the next tile reads, and where y goes.
+        index_t const c = block.first + v * Lanes;
+        upcoming one = n == 0 ? upcoming(in.x, block.b, first + tile, c)
+                              : upcoming(in.gate, block.b, first + tile, c);
+        upcoming two = n == 0 ? upcoming(in.step_size, block.b, first + tile, c)
+                              : upcoming(y, block.b, first, c);
+        real* const state = w.h + (v * w.states + n) * Lanes;
+        real const* const eigenvalue = w.eigenvalue + (v * w.states + n) * Lanes;
+        pack_t h[states_at_once], A[states_at_once];
+        unrolled<states_at_once>([&](auto i) __attribute__((always_inline)) {
+          h[i] = pack_t::load(state + i * Lanes);
+          A[i] = pack_t::load(eigenvalue + i * Lanes);
+        });
+        real const *rate = w.rate + v * Lanes, *input = w.input + v * Lanes;
+        real const *B = of_B.first + n, *C = of_C.first + n;
+        real* sum = w.sum + v * Lanes;
+        for (index_t t = 0; t < count; ++t) {
+          __builtin_prefetch(one.row);
+          __builtin_prefetch(two.row);
+          one.row += one.bytes, two.row += two.bytes;
+          pack_t const r = pack_t::load(rate), u = pack_t::load(input);
+          pack_t even = pack_t::load(sum), odd(real(0));
+          unrolled<states_at_once>([&](auto i) __attribute__((always_inline)) {
+            pack_t const z = r * A[i];
+            pack_t const decay = InRange ? exp2_in_range(z) : detail::exp2(z);
+            pack_t drive = u * B[i];
+            keep(drive);  // or g++ rounds decay·h, which comes last, and waits for it
+            h[i] = multiply_add(decay, h[i], drive);
+            pack_t& part = decltype(i)::value % 2 == 0 ? even : odd;
+            part = multiply_add(h[i], C[i], part);
+          });
+          (even + odd).store(sum);
+          rate += w.row, input += w.row, sum += w.row, B += of_B.stride, C += of_C.stride;
+        }
+        unrolled<states_at_once>([&](auto i) __attribute__((always_inline)) {
+          h[i].store(state + i * Lanes);
+        });
+      }
+  }
+
+  /// y = sum, gated where there is a gate.
+  [[gnu::always_inline]] void finish(index_t first, index_t last, sequence_view<T> y) const {
+    index_t const b = block.b, c = block.first;
+    bool const has_gate = in.gate.data_handle() != nullptr;
+    for (index_t v = 0; v < packs(); ++v) {
+      index_t const offset = v * Lanes;
+      T const* gate_row = has_gate ? &in.gate(b, first, c + offset) : nullptr;
+      T* y_row = &y(b, first, c + offset);
+      real const* sum_row = w.sum + offset;
+      for (index_t t = first; t < last; ++t) {
+        pack_t result = pack_t::load(sum_row);
+        if (has_gate) {
+          result *= detail::silu(load_row<real, Lanes>(gate_row, in.gate.stride(2), left(v)));
+          gate_row += in.gate.stride(1);
+        }
+        store_row(result, y_row, y.stride(2), left(v));
+        y_row += y.stride(1), sum_row += w.row;
+      }
+    }
+  }
+
+  /// All of time, from the states in the workspace, which end as the last ones.
+  [[gnu::always_inline]] void run(index_t begin, index_t end, sequence_view<T> y,
+                                  trajectory_view<real> checkpoints) const {
+    for (index_t t = begin; t < end;) {
+      if (starts_sequence(in.sequence, block.b, t)) {
+        std::fill_n(w.h, packs() * w.states * Lanes, real(0));
+      }
+      if (checkpoints.data_handle() != nullptr && t % selective_scan_block == 0) {
+        for (index_t n = 0; n < in.eigenvalue.extent(1); ++n)
+          for (index_t v = 0; v < packs(); ++v) {
+            store_row(pack_t::load(w.h + (v * w.states + n) * Lanes),
+                      &checkpoints(block.b, t / selective_scan_block, n, block.first + v * Lanes),
+                      checkpoints.stride(3), left(v));
+          }
+      }
+      index_t const limit = std::min(end, (t / tile + 1) * tile);
+      index_t const last = end_of_sequence(in.sequence, block.b, t, limit);
+      rows const B = shared_rows(in.B, t, last, w.B), C = shared_rows(in.C, t, last, w.C);
+      if (prepare<true>(t, last)) {
+        advance<true>(t, last - t, B, C, y);
+      } else {
+        prepare<false>(t, last);
+        advance<false>(t, last - t, B, C, y);
+      }
+      finish(t, last, y);
+      t = last;
+    }
+  }
+};
+
+}  // namespace ssm::detail

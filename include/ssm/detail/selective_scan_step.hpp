@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+// selective_scan_step.hpp: a few steps of Mamba's operator on packs of states, where they lie.
+#pragma once
+
+#include "ssm/detail/selective_scan_kernel.hpp"
+
+namespace ssm::detail {
+
+/// A call of fewer steps than this updates states in place: to turn whole blocks of channels around
+/// would cost more than the steps themselves.
+inline constexpr index_t selective_scan_short_call = 8;
+
+/// The operator on one block of channels for a short call. What is done to each number is what
+/// selective_scan_kernel does; only the order of Σ_n differs.
+template <class T, int Lanes>
+struct selective_scan_step {
+  using kernel = selective_scan_kernel<T, Lanes>;
+  using real = typename kernel::real;
+  using pack_t = typename kernel::pack_t;
+
+  kernel const& k;
+  state_view<real> carry;  ///< its state axis has stride 1, as has that of the eigenvalues
+
+  /// The eigenvalues of the block's first channel, and how far it is to those of the next: where
+  /// they are, or scaled in the workspace.
+  [[gnu::always_inline]] real const* eigenvalues() const {
+    return k.in.scaling.scales_eigenvalues() ? k.w.eigenvalue : &k.in.eigenvalue(k.block.first, 0);
+  }
+  [[gnu::always_inline]] index_t eigenvalue_stride() const {
+    return k.in.scaling.scales_eigenvalues() ? k.w.states : k.in.eigenvalue.stride(0);
+  }
+
+  void load_eigenvalues() const {
+    if (!k.in.scaling.scales_eigenvalues()) return;
+    for (index_t i = 0; i < k.block.count; ++i)
+      for (index_t n = 0; n < k.in.eigenvalue.extent(1); ++n) {
+        index_t const c = k.block.first + i;
+        k.w.eigenvalue[i * k.w.states + n] = k.in.scaling.eigenvalue(c, n, k.in.eigenvalue(c, n));
+      }
+  }
+
+  /// A pack of states from `from` on. Whole: it is all states there are.
+  template <bool Whole>
+  [[gnu::always_inline]] static pack_t load(real const* from, index_t left) {
+    return Whole ? pack_t::load(from) : load_row<real, Lanes>(from, 1, left);
+  }
+
+  /// Whether exp2_in_range takes every exponent of one step.
+  template <bool Whole>
+  [[gnu::always_inline]] bool in_range() const {
+    index_t const states = k.in.eigenvalue.extent(1), count = k.block.count,
+                  stride = eigenvalue_stride();
+    real const* A = eigenvalues();
+    largest_magnitude<real, Lanes> largest;
+    for (index_t i = 0; i < count; ++i, A += stride) {
+      for (index_t n = 0; n < (Whole ? 1 : states); n += Lanes) {
+        largest.include(load<Whole>(A + n, states - n) * k.w.rate[i]);
+      }
+    }
+    return all_at_most(largest.value(), number_format<real>::safe_exponent);
+  }
+
+  template <bool Whole, bool InRange>
+  [[gnu::always_inline]] void advance(real const* B, real const* C) const {
+    index_t const states = k.in.eigenvalue.extent(1), count = k.block.count,
+                  stride = eigenvalue_stride(), state_stride = carry.stride(1);
+    real const* A = eigenvalues();
+    real *state = &carry(k.block.b, k.block.first, 0), *y = k.w.sum;
+    real const *rate = k.w.rate, *input = k.w.input;
+    for (index_t i = 0; i < count; ++i, A += stride, state += state_stride) {
+      pack_t sum(real(0));
+      for (index_t n = 0; n < (Whole ? 1 : states); n += Lanes) {
+        index_t const left = states - n;
+        pack_t const z = load<Whole>(A + n, left) * rate[i];
+        pack_t const decay = InRange ? exp2_in_range(z) : detail::exp2(z);
+        pack_t drive = load<Whole>(B + n, left) * input[i];
+        keep(drive);
+        pack_t const h = multiply_add(decay, load<Whole>(state + n, left), drive);
+        store_row(h, state + n, 1, Whole ? index_t{Lanes} : left);
+        sum = multiply_add(h, load<Whole>(C + n, left), sum);
+      }
+      y[i] += sum_of_lanes(sum);
+    }
+  }
+
+  template <bool Whole>
+  [[gnu::always_inline]] void advance_one(real const* B, real const* C) const {
+    if (in_range<Whole>()) {
+      advance<Whole, true>(B, C);
+    } else {
+      advance<Whole, false>(B, C);
+    }
+  }
+
+  [[gnu::always_inline]] void run(index_t length, sequence_view<T> y) const {
+    load_eigenvalues();
+    for (index_t t = 0; t < length; ++t) {
+      if (starts_sequence(k.in.sequence, k.block.b, t)) {
+        for (index_t i = 0; i < k.block.count; ++i) {
+          std::fill_n(&carry(k.block.b, k.block.first + i, 0), carry.extent(2), real(0));
+        }
+      }
+      auto const B = k.shared_rows(k.in.B, t, t + 1, k.w.B),
+                 C = k.shared_rows(k.in.C, t, t + 1, k.w.C);
+      if (!k.template prepare<true>(t, t + 1)) k.template prepare<false>(t, t + 1);
+      if (k.in.eigenvalue.extent(1) == Lanes) {
+        advance_one<true>(B.first, C.first);
+      } else {
+        advance_one<false>(B.first, C.first);
+      }
+      k.finish(t, t + 1, y);
+    }
+  }
+};
+
+}  // namespace ssm::detail

@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: Apache-2.0
+// selective_scan.hpp: Mamba's operator, and its gradient.
+#pragma once
+
+#include <concepts>
+
+#include "ssm/detail/instruction_set.hpp"
+#include "ssm/detail/parallel_for.hpp"
+#include "ssm/detail/require_writable.hpp"
+#include "ssm/detail/selective_scan_inputs.hpp"
+#include "ssm/detail/selective_scan_kernel.hpp"
+#include "ssm/detail/selective_scan_reference.hpp"
+#include "ssm/detail/selective_scan_step.hpp"
+#include "ssm/execution.hpp"
+
+namespace ssm {
+namespace detail {
+
+/// The numbers that the vector code computes with.
+template <class real>
+concept vectorized = std::same_as<real, float> || std::same_as<real, double>;
+
+/// State updates below which threads cost more than they gain: starting one takes as long as
+/// about this many.
+inline constexpr index_t least_parallel_work = index_t{1} << 18;
+
+template <class T>
+void fast_selective_scan(parallel policy, selective_scan_inputs<T> const& in,
+                         state_view<accumulator_t<T>> carry, sequence_view<T> y,
+                         trajectory_view<accumulator_t<T>> checkpoints) {
+  using real = accumulator_t<T>;
+  scan_shape const s = checked_shape(in);
+  channel_partition const partition(s, in.B.extent(2));
+  int const threads =
+      s.batch * s.length * s.channels * s.states < least_parallel_work ? 1 : policy.threads;
+  bool const is_short = s.length < selective_scan_short_call && carry.stride(2) == 1 &&
+                        in.eigenvalue.stride(1) == 1 && checkpoints.data_handle() == nullptr;
+  parallel_for(threads, partition.count(s.batch), [&](index_t begin, index_t end) {
+    dispatch(
+        policy.instructions, [&](auto width) __attribute__((always_inline)) {
+          constexpr int lanes = decltype(width)::template lanes<real>;
+          using kernel = selective_scan_kernel<T, lanes>;
+          index_t const row = (partition.block + lanes - 1) / lanes * lanes;
+          selective_scan_workspace<real> w(is_short ? 1 : kernel::tile, row,
+                                           kernel::padded_states(s.states));
+          for (index_t i = begin; i < end; ++i) {
+            kernel const k{in, w, partition(i)};
+            k.load_channels();
+            if (is_short) {
+              selective_scan_step<T, lanes>{k, carry}.run(s.length, y);
+            } else {
+              k.load_eigenvalues();
+              k.for_each_state([&](index_t c, index_t n, real& h) { h = carry(k.block.b, c, n); });
+              k.run(0, s.length, y, checkpoints);
+              k.for_each_state([&](index_t c, index_t n, real& h) { carry(k.block.b, c, n) = h; });
+            }
+          }
+        });
+  });
+}
+
+}  // namespace detail
+
+/// Run Mamba's operator over all of time:
+///   Δ_tc = step factor · rule(step_size_tc + bias_c),   A' = scaled eigenvalue,
+///   h_t = exp(Δ_t A') h_{t-1} + Δ_t B_t x_t,   y_t = (C_t·h_t + D x_t) silu(gate_t).
+/// `carry` is the state before the first step on entry and after the last one on exit, so that a
+/// prompt, its chunks and single tokens are calls of the same function. `parallel` is the fast
+/// path: vector instructions chosen at run time, rows of channels shared out among threads, the
+/// same bits for any number of them; numbers other than float and double, and the policies
+/// `sequential` and `chunked`, run the recurrence of diagonal.hpp by scan.
+/// `checkpoints`, if not empty, receive the states entering each block of selective_scan_block
+/// steps, from which selective_scan_vjp can start again.
+/// Shapes    x, step_size, gate, y (batch, time, channel); eigenvalue, scaling (channel, state);
+///           B, C (batch, time, group, state); D, step_bias (channel); sequence (batch, time);
+///           carry (batch, channel, state);
+///           checkpoints (batch, ⌈length / selective_scan_block⌉, state, channel).
+/// Accuracy  a term of y that is m steps old is off by (m·(|z|/2 + 2) + states + 8)·eps of its size
+///           with z = ΔA' of a step; Δ by 3 eps, the gate by 4.
+/// Memory    beyond inputs and outputs less than 64 KiB a thread up to 64 states.
+/// Special   length 0 leaves carry as it is; step size 0 holds the state; NaN and infinity follow
+///           IEEE rules.
+/// Throws    shape_error before anything is written.
+/// Gradient  selective_scan_vjp.
+/// Source    Gu & Dao 2023, arXiv:2312.00752, algorithm 2.
+/// Tested    tests/selective_scan_test.cpp.
+template <execution_policy Policy, class T>
+void selective_scan(Policy policy, selective_scan_inputs<T> const& in,
+                    state_view<accumulator_t<T>> carry, sequence_view<T> y,
+                    trajectory_view<accumulator_t<T>> checkpoints = {}) {
+  scan_shape const s = detail::checked_shape(in);
+  require_shape(carry, {s.batch, s.channels, s.states}, "selective_scan: carry",
+                "batch, channel, state");
+  require_shape(y, in.x.extents(), "selective_scan: y", "batch, time, channel");
+  detail::require_writable(carry, "selective_scan: carry");
+  detail::require_writable(y, "selective_scan: y");
+  detail::require_checkpoints(checkpoints, s, "selective_scan: checkpoints");
+  (void)detail::plan(policy, s.batch * s.channels, s.length);  // refuses bad settings
+  if constexpr (std::same_as<Policy, parallel> && detail::vectorized<accumulator_t<T>>) {
+    detail::fast_selective_scan(policy, in, carry, y, checkpoints);
+  } else {
+    detail::reference_selective_scan(policy, in, carry, y, checkpoints);
+  }
+}
+
+/// Gradient of selective_scan, given the cotangents of y and of the final state.
+/// `carry_cotangent` is the cotangent of the final state on entry and the gradient of the initial
+/// state on exit; the others are added to `gradients`. States are computed again from `initial`,
+/// or from the `checkpoints` of a forward run, which saves that part of the work.
+/// Shapes    as selective_scan; every gradient as its input.
+/// Memory    beyond inputs and outputs the checkpoints where none are given.
+/// Throws    shape_error before anything is written.
+/// Repeats   bit for bit for any number of threads.
+/// Tested    tests/selective_scan_vjp_test.cpp.
+template <execution_policy Policy, class T>
+void selective_scan_vjp(Policy policy, selective_scan_inputs<T> const& in,
+                        state_view<accumulator_t<T> const> initial,
+                        sequence_view<T const> y_cotangent,
+                        state_view<accumulator_t<T>> carry_cotangent,
+                        selective_scan_gradients<T> const& gradients,
+                        trajectory_view<accumulator_t<T> const> checkpoints = {}) {
+  scan_shape const s = detail::checked_shape(in);
+  require_shape(initial, {s.batch, s.channels, s.states}, "selective_scan_vjp: initial",
+                "batch, channel, state");
+  require_shape(y_cotangent, in.x.extents(), "selective_scan_vjp: y_cotangent",
+                "batch, time, channel");
+  require_shape(carry_cotangent, {s.batch, s.channels, s.states},
+                "selective_scan_vjp: carry_cotangent", "batch, channel, state");
+  detail::require_writable(carry_cotangent, "selective_scan_vjp: carry_cotangent");
+  detail::require_gradients(in, gradients);
+  detail::require_checkpoints(checkpoints, s, "selective_scan_vjp: checkpoints");
+  (void)detail::plan(policy, s.batch * s.channels, s.length);
+  detail::reference_selective_scan_vjp(policy, in, initial, y_cotangent, carry_cotangent,
+                                       gradients);
+}
+
+}  // namespace ssm
