@@ -37,8 +37,12 @@ class collector : public benchmark::BenchmarkReporter {
       result* const found = group_.find(run.run_name.function_name);
       if (found == nullptr || !found->failure.empty()) continue;
       if (run.run_type != Run::RT_Iteration) continue;
-      found->ns.push_back(run.GetAdjustedRealTime() / found->what.size.steps());
-      std::sort(found->ns.begin(), found->ns.end());
+      double const real = run.GetAdjustedRealTime(), processor = run.GetAdjustedCPUTime();
+      row const& what = found->what;
+      found->runs.push_back({.ns = (what.with.threads == 1 ? processor : real) / what.size.steps(),
+                             .cpus = processor / real});
+      std::sort(found->runs.begin(), found->runs.end(),
+                [](auto const& a, auto const& b) { return a.ns < b.ns; });
     }
   }
 
@@ -138,7 +142,8 @@ class program {
     std::cout << from.program << ": " << from.processor << ", " << from.instructions << "; "
               << from.compiler << ", " << from.flags << "; commit " << from.commit << '\n';
     std::cout << rates_lines("  ")
-              << "  ns for one token of one channel, the least of the repetitions\n\n"
+              << "  ns for one token of one channel, the least of the repetitions; processor time "
+                 "on 1 thread\n\n"
               << console_line(table_head(all_), name_width);
   }
 

@@ -35,7 +35,7 @@ struct measurements {
     result const* found = nullptr;
     for (result const& other : results) {
       if (other.what.operation + "/" + other.what.policy != r.what.relative_to) continue;
-      if (other.ns.empty()) continue;
+      if (other.runs.empty()) continue;
       found = &other;
       if (other.what.name() ==
           r.what.relative_to +
@@ -72,7 +72,7 @@ inline std::string shown_bytes(double bytes) {
 }
 
 inline std::vector<std::string> table_head(measurements const& all) {
-  std::vector<std::string> head = {"row",     "ns",    "median", "most",
+  std::vector<std::string> head = {"row",     "ns",    "median", "most", "CPUs",
                                    "× floor", "× ref", "GB/s",   "heap"};
   if (!all.earlier_name.empty()) head.push_back("× " + all.earlier_name);
   return head;
@@ -80,11 +80,12 @@ inline std::vector<std::string> table_head(measurements const& all) {
 
 inline std::vector<std::string> table_line(measurements const& all, result const& r) {
   if (!r.failure.empty()) return {r.what.name(), r.failure};
-  if (r.ns.empty()) return {r.what.name(), "not run"};
+  if (r.runs.empty()) return {r.what.name(), "not run"};
   std::vector<std::string> cells = {r.what.name(),
                                     shown(r.least(), 4),
                                     shown(r.median(), 4),
-                                    shown(r.ns.back(), 4),
+                                    shown(r.runs.back().ns, 4),
+                                    text::formatted("%.*f", 2, r.runs.front().cpus),
                                     shown(r.times_floor()),
                                     shown(all.times_reference(r)),
                                     shown(1e-9 * r.bytes_per_second()),
@@ -146,12 +147,11 @@ inline std::string markdown(measurements const& all) {
                      from.flags + "`; commit " + from.commit + "\n\n";
   page += rates_lines("- ");
   page +=
-      "\nTimes are in ns for one token of one channel, the least of the repetitions, which rows "
-      "take "
-      "turns with. × floor: relative to the time that "
-      "the row's multiply-adds and memory traffic take at these rates (copy: read and written). "
-      "× ref: relative to another row (" +
-      references(all) + "). Heap: the most that a call has from operator new.\n\n";
+      "\nTimes are in ns for one token of one channel, the least of the repetitions, at which rows "
+      "take turns; real time, or on one thread processor time. CPUs: those that the program had "
+      "meanwhile. × floor: relative to the time that the row's multiply-adds and memory traffic "
+      "take at these rates (copy: read and written). × ref: relative to another row (" +
+      references(all) + "). Heap: the most that a call takes from operator new.\n\n";
   auto const head = table_head(all);
   page += markdown_line(head) + "|---|";
   for (std::size_t i = 1; i < head.size(); ++i) page += "---:|";
@@ -180,8 +180,10 @@ inline nlohmann::json json_of(measurements const& all, result const& r) {
                         {"peak_heap_bytes", r.heap},
                         {"error_of_allowed", r.error}};
   if (!r.failure.empty()) row["failure"] = r.failure;
-  if (r.ns.empty()) return row;
-  row["ns_per_token_channel"] = {{"least", r.least()}, {"median", r.median()}, {"all", r.ns}};
+  if (r.runs.empty()) return row;
+  auto& times = row["ns_per_token_channel"] = {{"least", r.least()}, {"median", r.median()}};
+  for (repetition const& each : r.runs) times["all"].push_back(each.ns);
+  row["cpus"] = r.runs.front().cpus;
   row["times_floor"] = r.times_floor();
   row["bytes_per_second"] = r.bytes_per_second();
   if (result const* const reference = all.reference_of(r)) {
@@ -235,7 +237,7 @@ inline std::map<std::string, std::string> pictures(measurements const& all) {
   std::map<std::string, text::chart> charts;
   std::map<std::string, std::map<double, int>> lengths;
   for (result const& r : all.results) {
-    if (r.ns.empty()) continue;
+    if (r.runs.empty()) continue;
     auto const& w = r.what;
     std::string name = w.operation + "-" + w.scalar + "-" + std::to_string(w.size.channels);
     std::replace(name.begin(), name.end(), ':', '-');

@@ -55,17 +55,25 @@ struct task {
   std::int64_t held = 0;  ///< bytes of working memory that it was given
 };
 
+/// One repetition of a row.
+struct repetition {
+  /// For one token of one channel: real time, or on one thread processor time, which is the same
+  /// where the thread is left alone.
+  double ns;
+  double cpus;  ///< that the program had; fewer than threads where others had them
+};
+
 /// A row and what came of it.
 struct result {
   row what;
-  std::vector<double> ns = {};  ///< for one token of one channel, by repetition, in order
-  std::int64_t heap = 0;        ///< bytes of working memory that a call has at most
-  double error = 0;             ///< as a multiple of what is allowed
+  std::vector<repetition> runs = {};  ///< the quickest first
+  std::int64_t heap = 0;              ///< bytes of working memory that a call has at most
+  double error = 0;                   ///< as a multiple of what is allowed
   std::string failure = "";
 
   /// The least counts, as in the rates of the floor: what else the machine does can only add to it.
-  double least() const { return ns.empty() ? 0 : ns.front(); }
-  double median() const { return ns.empty() ? 0 : ns[ns.size() / 2]; }
+  double least() const { return runs.empty() ? 0 : runs.front().ns; }
+  double median() const { return runs.empty() ? 0 : runs[runs.size() / 2].ns; }
   double bytes_per_second() const { return 1e9 * what.needed.bytes / least(); }
   double times_floor() const { return least() / what.floor_ns(); }
 };
@@ -102,6 +110,7 @@ class group {
     benchmark::RegisterBenchmark(entry->found.what.name().c_str(),
                                  [e = entry.get()](benchmark::State& state) { measure(state, *e); })
         ->Unit(benchmark::kNanosecond)
+        ->MeasureProcessCPUTime()
         ->UseRealTime();
   }
 
