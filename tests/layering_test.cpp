@@ -26,8 +26,11 @@ constexpr char const* layers[] = {
     "detail/sum_into",
     "discretize recurrence diagonal scalar_identity readout step_size packed spectrum_scaling",
     "scan",
+    "causal_conv1d detail/causal_conv1d_block detail/causal_conv1d_fast "
+    "detail/causal_conv1d_fast_vjp detail/causal_conv1d_inputs detail/causal_conv1d_reference "
     "selective_scan detail/selective_scan_inputs detail/selective_scan_kernel "
-    "detail/selective_scan_reference detail/selective_scan_step state_space_dual spectrum",
+    "detail/selective_scan_reference detail/selective_scan_step detail/selective_scan_vjp "
+    "detail/selective_scan_vjp_kernel state_space_dual spectrum",
     "optimize calibrate",
     "model detail/json detail/mapped_file",
     "ssm",

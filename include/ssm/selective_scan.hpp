@@ -11,6 +11,7 @@
 #include "ssm/detail/selective_scan_kernel.hpp"
 #include "ssm/detail/selective_scan_reference.hpp"
 #include "ssm/detail/selective_scan_step.hpp"
+#include "ssm/detail/selective_scan_vjp.hpp"
 #include "ssm/execution.hpp"
 
 namespace ssm {
@@ -57,6 +58,18 @@ void fast_selective_scan(parallel policy, selective_scan_inputs<T> const& in,
           }
         });
   });
+}
+
+/// The states entering each block, and nothing else, from the initial ones.
+template <class T>
+void leave_checkpoints(parallel policy, selective_scan_inputs<T> const& in,
+                       state_view<accumulator_t<T> const> initial,
+                       trajectory_view<accumulator_t<T>> checkpoints) {
+  tensor<accumulator_t<T>, 3> carry(initial.extents());
+  for (index_t b = 0; b < carry.extent(0); ++b)
+    for (index_t c = 0; c < carry.extent(1); ++c)
+      for (index_t n = 0; n < carry.extent(2); ++n) carry(b, c, n) = initial(b, c, n);
+  fast_selective_scan(policy, in, carry.view(), sequence_view<T>{}, checkpoints);
 }
 
 }  // namespace detail
@@ -130,8 +143,22 @@ void selective_scan_vjp(Policy policy, selective_scan_inputs<T> const& in,
   detail::require_gradients(in, gradients);
   detail::require_checkpoints(checkpoints, s, "selective_scan_vjp: checkpoints");
   (void)detail::plan(policy, s.batch * s.channels, s.length);
-  detail::reference_selective_scan_vjp(policy, in, initial, y_cotangent, carry_cotangent,
-                                       gradients);
+  if constexpr (std::same_as<Policy, parallel> && detail::vectorized<accumulator_t<T>>) {
+    using real = accumulator_t<T>;
+    if (s.length == 0) return;
+    tensor<real, 4> own;
+    if (checkpoints.data_handle() == nullptr) {
+      own = tensor<real, 4>(
+          {s.batch, (s.length - 1) / selective_scan_block + 1, s.states, s.channels});
+      detail::leave_checkpoints(policy, in, initial, own.view());
+      checkpoints = own.view();
+    }
+    detail::fast_selective_scan_vjp(policy, in, y_cotangent, carry_cotangent, gradients,
+                                    checkpoints);
+  } else {
+    detail::reference_selective_scan_vjp(policy, in, initial, y_cotangent, carry_cotangent,
+                                         gradients);
+  }
 }
 
 }  // namespace ssm

@@ -281,7 +281,8 @@ struct selective_scan_kernel {
     }
   }
 
-  /// All of time, from the states in the workspace, which end as the last ones.
+  /// Steps [begin, end) from the states in the workspace, which end as the last ones. An empty y is
+  /// not wanted.
   [[gnu::always_inline]] void run(index_t begin, index_t end, sequence_view<T> y,
                                   trajectory_view<real> checkpoints) const {
     for (index_t t = begin; t < end;) {
@@ -305,7 +306,7 @@ struct selective_scan_kernel {
         prepare<false>(t, last);
         advance<false>(t, last - t, B, C, y);
       }
-      finish(t, last, y);
+      if (y.data_handle() != nullptr) finish(t, last, y);
       t = last;
     }
   }

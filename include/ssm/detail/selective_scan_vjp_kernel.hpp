@@ -1,0 +1,273 @@
+// SPDX-License-Identifier: Apache-2.0
+// selective_scan_vjp_kernel.hpp: the gradient of Mamba's operator on packs of channels.
+#pragma once
+
+#include <algorithm>
+#include <utility>
+
+#include "ssm/detail/selective_scan_kernel.hpp"
+
+namespace ssm::detail {
+
+/// What the gradient of one block of channels adds to the workspace of its forward run.
+template <class real>
+struct selective_scan_vjp_workspace {
+  tensor<real, 1> memory;
+  real *arriving, *to_step, *to_input;  ///< [step][row]: cotangents of Σ C h + D x, of Δ, of Δ x
+  real *cotangent, *to_eigenvalue;      ///< [pack][state][lane]: of the state, of A
+  real *decay, *h, *to_B, *to_C;        ///< [step][state of a few][lane]; h has one step more
+  real *to_bias, *to_D, *to_factor;     ///< [row]
+
+  selective_scan_vjp_workspace(index_t steps, index_t row, index_t states, index_t few_lanes) {
+    index_t const per_step = steps * row, of_block = row * states, few = steps * few_lanes;
+    memory = tensor<real, 1>({3 * per_step + 2 * of_block + 4 * few + few_lanes + 3 * row});
+    real* next = memory.data();
+    auto const take = [&](index_t count) { return std::exchange(next, next + count); };
+    arriving = take(per_step), to_step = take(per_step), to_input = take(per_step);
+    cotangent = take(of_block), to_eigenvalue = take(of_block);
+    decay = take(few), h = take(few + few_lanes), to_B = take(few), to_C = take(few);
+    to_bias = take(row), to_D = take(row), to_factor = take(row);
+  }
+};
+
+/// Gradients with an element of their own for each element of their input; empty: not wanted.
+template <class real>
+struct sequence_gradients {
+  sequence_view<real> x{}, step_size{}, gate{};
+};
+
+/// Sums over the channels of one block, (step, state) each.
+template <class real>
+struct shared_gradients {
+  tensor_view<real, 2> B, C;
+};
+
+template <class T, int Lanes>
+struct selective_scan_vjp_kernel {
+  using forward = selective_scan_kernel<T, Lanes>;
+  using real = typename forward::real;
+  using pack_t = typename forward::pack_t;
+  using rows = typename forward::rows;
+  static constexpr int few = 4;
+  static constexpr index_t tile = forward::tile;
+
+  forward const& k;
+  selective_scan_vjp_workspace<real>& g;
+  sequence_view<T const> y_cotangent;
+  sequence_gradients<real> const& to;
+
+  static selective_scan_vjp_workspace<real> workspace(index_t row, index_t states) {
+    return {tile, row, states, few * Lanes};
+  }
+  bool has_gate() const { return k.in.gate.data_handle() != nullptr; }
+
+  template <class Storage>
+  [[gnu::always_inline]] pack_t load(sequence_view<Storage> const& view, index_t t,
+                                     index_t v) const {
+    return load_row<real, Lanes>(&view(k.block.b, t, k.block.first + v * Lanes), view.stride(2),
+                                 k.left(v));
+  }
+  [[gnu::always_inline]] void add(sequence_view<real> const& view, index_t t, index_t v,
+                                  pack_t const& term) const {
+    if (view.data_handle() == nullptr) return;
+    real* const row = &view(k.block.b, t, k.block.first + v * Lanes);
+    auto const sum = load_row<real, Lanes>(row, view.stride(2), k.left(v)) + term;
+    store_row(sum, row, view.stride(2), k.left(v));
+  }
+  [[gnu::always_inline]] static void accumulate(real* sum, pack_t const& term) {
+    (pack_t::load(sum) + term).store(sum);
+  }
+
+  /// The cotangents of Σ C h + D x of steps [first, last), past the gate.
+  [[gnu::always_inline]] void receive(index_t first, index_t last) const {
+    for (index_t v = 0; v < k.packs(); ++v)
+      for (index_t t = first; t < last; ++t) {
+        index_t const at = (t - first) * k.w.row + v * Lanes;
+        pack_t arriving = load(y_cotangent, t, v);
+        if (has_gate()) arriving *= detail::silu(load(k.in.gate, t, v));
+        arriving.store(g.arriving + at);
+        pack_t(real(0)).store(g.to_step + at);
+        pack_t(real(0)).store(g.to_input + at);
+      }
+  }
+
+  /// The states of `few` states of a pack and their decays, step by step from `h`; with a gate
+  /// also what its gradient needs, Σ C h.
+  template <bool InRange>
+  [[gnu::always_inline]] void repeat(index_t count, index_t v, index_t n, rows const& B,
+                                     rows const& C, real const* eigenvalue) const {
+    pack_t h[few], A[few];
+    unrolled<few>([&](auto i) __attribute__((always_inline)) {
+      h[i] = pack_t::load(g.h + i * Lanes);
+      A[i] = pack_t::load(eigenvalue + i * Lanes);
+    });
+    for (index_t t = 0; t < count; ++t) {
+      index_t const at = t * k.w.row + v * Lanes;
+      pack_t const rate = pack_t::load(k.w.rate + at), input = pack_t::load(k.w.input + at);
+      real const *B_row = B.first + t * B.stride + n, *C_row = C.first + t * C.stride + n;
+      pack_t sum = pack_t::load(k.w.sum + at);
+      unrolled<few>([&](auto i) __attribute__((always_inline)) {
+        pack_t const z = rate * A[i];
+        pack_t const decay = InRange ? exp2_in_range(z) : detail::exp2(z);
+        pack_t drive = input * B_row[i];
+        keep(drive);
+        h[i] = multiply_add(decay, h[i], drive);
+        sum = multiply_add(h[i], C_row[i], sum);
+        decay.store(g.decay + (t * few + i) * Lanes);
+        h[i].store(g.h + ((t + 1) * few + i) * Lanes);
+      });
+      sum.store(k.w.sum + at);
+    }
+  }
+
+  /// The same steps backward: with g_t what arrives at h_t,
+  ///   g_t = C_t dy_t + decay_{t+1} g_{t+1};   dC_t = dy_t h_t, dB_t = g_t (Δ x)_t,
+  ///   d(Δ x)_t = B_t g_t, dz_t = g_t decay_t h_{t-1} for z = Δ A.
+  [[gnu::always_inline]] void reverse(index_t count, index_t v, index_t n, rows const& B,
+                                      rows const& C, real const* eigenvalue) const {
+    index_t const own = (v * k.w.states + n) * Lanes;
+    pack_t later[few], to_A[few], A[few];
+    unrolled<few>([&](auto i) __attribute__((always_inline)) {
+      later[i] = pack_t::load(g.cotangent + own + i * Lanes);
+      to_A[i] = pack_t::load(g.to_eigenvalue + own + i * Lanes);
+      A[i] = pack_t::load(eigenvalue + i * Lanes);
+    });
+    for (index_t t = count - 1; t >= 0; --t) {
+      index_t const at = t * k.w.row + v * Lanes;
+      pack_t const dy = pack_t::load(g.arriving + at), input = pack_t::load(k.w.input + at),
+                   rate = pack_t::load(k.w.rate + at);
+      pack_t to_input = pack_t::load(g.to_input + at), to_step = pack_t::load(g.to_step + at);
+      real const *B_row = B.first + t * B.stride + n, *C_row = C.first + t * C.stride + n;
+      unrolled<few>([&](auto i) __attribute__((always_inline)) {
+        index_t const here = (t * few + i) * Lanes;
+        pack_t const arriving = multiply_add(dy, C_row[i], later[i]);
+        pack_t const before = pack_t::load(g.h + here),
+                     after = pack_t::load(g.h + here + few * Lanes);
+        multiply_add(dy, after, pack_t::load(g.to_C + here)).store(g.to_C + here);
+        multiply_add(arriving, input, pack_t::load(g.to_B + here)).store(g.to_B + here);
+        to_input = multiply_add(arriving, B_row[i], to_input);
+        later[i] = arriving * pack_t::load(g.decay + here);
+        pack_t const to_z = later[i] * before;
+        to_step = multiply_add(to_z, A[i], to_step);
+        to_A[i] = multiply_add(to_z, rate, to_A[i]);
+      });
+      to_input.store(g.to_input + at);
+      to_step.store(g.to_step + at);
+    }
+    unrolled<few>([&](auto i) __attribute__((always_inline)) {
+      later[i].store(g.cotangent + own + i * Lanes);
+      to_A[i].store(g.to_eigenvalue + own + i * Lanes);
+    });
+  }
+
+  /// Steps [first, first + count) of one sequence, whose states begin with those of the forward
+  /// workspace. `shared` has a row for each step.
+  template <bool InRange>
+  [[gnu::always_inline]] void differentiate(index_t count, rows const& B, rows const& C,
+                                            shared_gradients<real> const& shared) const {
+    index_t const states = k.in.eigenvalue.extent(1);
+    for (index_t n = 0; n < k.w.states; n += few) {
+      std::fill_n(g.to_B, count * few * Lanes, real(0));
+      std::fill_n(g.to_C, count * few * Lanes, real(0));
+      for (index_t v = 0; v < k.packs(); ++v) {
+        index_t const own = (v * k.w.states + n) * Lanes;
+        std::copy_n(k.w.h + own, few * Lanes, g.h);
+        repeat<InRange>(count, v, n, B, C, k.w.eigenvalue + own);
+        reverse(count, v, n, B, C, k.w.eigenvalue + own);
+      }
+      for (index_t t = 0; t < count; ++t)
+        for (index_t i = 0; i < few && n + i < states; ++i) {
+          shared.B(t, n + i) = sum_of_lanes(pack_t::load(g.to_B + (t * few + i) * Lanes));
+          shared.C(t, n + i) = sum_of_lanes(pack_t::load(g.to_C + (t * few + i) * Lanes));
+        }
+    }
+  }
+
+  /// From what arrived at Δ and Δ x to the inputs of steps [first, last).
+  [[gnu::always_inline]] void deliver(index_t first, index_t last) const {
+    auto const& rule = k.in.step_rule;
+    for (index_t v = 0; v < k.packs(); ++v) {
+      index_t const offset = v * Lanes;
+      pack_t const bias = pack_t::load(k.w.bias + offset), D = pack_t::load(k.w.D + offset),
+                   factor = pack_t::load(k.w.factor + offset);
+      pack_t to_bias(real(0)), to_D(real(0)), to_factor(real(0));
+      for (index_t t = first; t < last; ++t) {
+        index_t const at = (t - first) * k.w.row + offset;
+        pack_t const x = load(k.in.x, t, v), biased = load(k.in.step_size, t, v) + bias;
+        pack_t unscaled = rule.softplus ? detail::softplus(biased) : biased;
+        pack_t slope = rule.softplus ? detail::sigmoid(biased) : pack_t(real(1));
+        if (rule.limits) {
+          pack_t const smallest(rule.limits->smallest), largest(rule.limits->largest),
+              zero(real(0));
+          slope = where_greater(smallest, unscaled, zero, slope);
+          slope = where_greater(unscaled, largest, zero, slope);
+          unscaled = larger(smallest, smaller(largest, unscaled));
+        }
+        pack_t const dy = pack_t::load(g.arriving + at), to_input = pack_t::load(g.to_input + at);
+        pack_t const to_step = multiply_add(to_input, x, pack_t::load(g.to_step + at));
+        pack_t const to_biased = to_step * factor * slope;
+        add(to.x, t, v, multiply_add(D, dy, to_input * (unscaled * factor)));
+        add(to.step_size, t, v, to_biased);
+        to_bias += to_biased;
+        to_factor = multiply_add(to_step, unscaled, to_factor);
+        to_D = multiply_add(dy, x, to_D);
+        if (to.gate.data_handle() != nullptr) {
+          pack_t const z = load(k.in.gate, t, v), s = detail::sigmoid(z);
+          pack_t const silu_slope = s * multiply_add(z, pack_t(real(1)) - s, real(1));
+          add(to.gate, t, v, load(y_cotangent, t, v) * pack_t::load(k.w.sum + at) * silu_slope);
+        }
+      }
+      accumulate(g.to_bias + offset, to_bias);
+      accumulate(g.to_D + offset, to_D);
+      accumulate(g.to_factor + offset, to_factor);
+    }
+  }
+
+  /// Steps [begin, end) backward, block by block, each from its checkpoint. Begins at a block.
+  [[gnu::always_inline]] void run(index_t begin, index_t end,
+                                  trajectory_view<real const> checkpoints,
+                                  shared_gradients<real> const& shared) const {
+    auto const sequence = k.in.sequence;
+    for (index_t block = (end - 1) / tile; block * tile >= begin; --block) {
+      index_t last = std::min(end, (block + 1) * tile);
+      while (last > block * tile) {
+        index_t first = last - 1;  // of the last sequence in what is left of the block
+        while (first > block * tile && !starts_sequence(sequence, k.block.b, first)) --first;
+        if (first == block * tile) {
+          load_checkpoint(checkpoints, block);
+        } else {
+          std::fill_n(k.w.h, k.packs() * k.w.states * Lanes, real(0));
+        }
+        auto const B = k.shared_rows(k.in.B, first, last, k.w.B),
+                   C = k.shared_rows(k.in.C, first, last, k.w.C);
+        bool const in_range = k.template prepare<true>(first, last);
+        if (!in_range) k.template prepare<false>(first, last);
+        receive(first, last);
+        shared_gradients<real> const part{shared.B.slice(0, first - begin, last - first),
+                                          shared.C.slice(0, first - begin, last - first)};
+        if (in_range) {
+          differentiate<true>(last - first, B, C, part);
+        } else {
+          differentiate<false>(last - first, B, C, part);
+        }
+        deliver(first, last);
+        if (starts_sequence(sequence, k.block.b, first)) {
+          std::fill_n(g.cotangent, k.packs() * k.w.states * Lanes, real(0));
+        }
+        last = first;
+      }
+    }
+  }
+
+  [[gnu::always_inline]] void load_checkpoint(trajectory_view<real const> checkpoints,
+                                              index_t block) const {
+    for (index_t n = 0; n < k.in.eigenvalue.extent(1); ++n)
+      for (index_t v = 0; v < k.packs(); ++v) {
+        load_row<real, Lanes>(&checkpoints(k.block.b, block, n, k.block.first + v * Lanes),
+                              checkpoints.stride(3), k.left(v))
+            .store(k.w.h + (v * k.w.states + n) * Lanes);
+      }
+  }
+};
+
+}  // namespace ssm::detail
