@@ -20,7 +20,7 @@ namespace {
 /// here.
 constexpr char const* layers[] = {
     "config error scalar",
-    "numerics random tensor_view tensor eigen detail/half detail/simd "
+    "numerics random tensor_view tensor eigen detail/double_word detail/half detail/simd "
     "detail/simd_math execution.cuh",
     "affine_map execution detail/instruction_set detail/parallel_for detail/require_writable "
     "detail/sum_into",
@@ -30,7 +30,8 @@ constexpr char const* layers[] = {
     "detail/causal_conv1d_fast_vjp detail/causal_conv1d_inputs detail/causal_conv1d_reference "
     "selective_scan detail/selective_scan_inputs detail/selective_scan_kernel "
     "detail/selective_scan_reference detail/selective_scan_step detail/selective_scan_vjp "
-    "detail/selective_scan_vjp_kernel state_space_dual spectrum",
+    "detail/selective_scan_vjp_kernel state_space_dual spectrum "
+    "causal_convolution fft_convolution s4d s4d_kernel s4d_convolution detail/decay_powers",
     "optimize calibrate",
     "model detail/json detail/mapped_file",
     "ssm",

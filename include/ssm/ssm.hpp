@@ -33,6 +33,7 @@
 #include "ssm/scan.hpp"
 
 // operators, and what a spectrum does
+#include "ssm/causal_conv1d.hpp"
 #include "ssm/selective_scan.hpp"
 #include "ssm/spectrum.hpp"
 
