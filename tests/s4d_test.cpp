@@ -195,7 +195,7 @@ TEST(S4dViews, StridedOnesGiveTheBitsOfContiguousOnes) {
 }
 
 TEST(S4dThreads, ChangeNoBit) {
-  using T = std::complex<float>;
+  using T = std::complex<double>;
   auto const m = random_s4d<T>({2, 37, 3, 2}, 960);
   auto const expected = run<bilinear>(parallel{1, 5}, m);
   auto const gradient = run_vjp<bilinear>(parallel{1, 5}, m);

@@ -34,6 +34,11 @@
 
 // operators, and what a spectrum does
 #include "ssm/causal_conv1d.hpp"
+#include "ssm/causal_convolution.hpp"
+#include "ssm/fft_convolution.hpp"
+#include "ssm/s4d.hpp"
+#include "ssm/s4d_convolution.hpp"
+#include "ssm/s4d_kernel.hpp"
 #include "ssm/selective_scan.hpp"
 #include "ssm/spectrum.hpp"
 
