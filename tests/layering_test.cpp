@@ -30,7 +30,10 @@ constexpr char const* layers[] = {
     "detail/causal_conv1d_fast_vjp detail/causal_conv1d_inputs detail/causal_conv1d_reference "
     "selective_scan detail/selective_scan_inputs detail/selective_scan_kernel "
     "detail/selective_scan_reference detail/selective_scan_step detail/selective_scan_vjp "
-    "detail/selective_scan_vjp_kernel state_space_dual spectrum "
+    "detail/selective_scan_vjp_kernel state_space_dual detail/state_space_dual_chunk "
+    "detail/state_space_dual_inputs detail/state_space_dual_kernel "
+    "detail/state_space_dual_products detail/state_space_dual_reference "
+    "detail/state_space_dual_reference_vjp detail/state_space_dual_step spectrum "
     "causal_convolution fft_convolution s4d s4d_kernel s4d_convolution detail/decay_powers",
     "optimize calibrate",
     "model detail/json detail/mapped_file",

@@ -41,6 +41,7 @@
 #include "ssm/s4d_kernel.hpp"
 #include "ssm/selective_scan.hpp"
 #include "ssm/spectrum.hpp"
+#include "ssm/state_space_dual.hpp"
 
 // trained models
 #include "ssm/model/checkpoint.hpp"

@@ -1,0 +1,275 @@
+// SPDX-License-Identifier: Apache-2.0
+// state_space_dual_products.hpp: products of small matrices in blocks of registers, and the
+// buffers they work on.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <type_traits>
+#include <vector>
+
+#include "ssm/detail/simd.hpp"
+#include "ssm/tensor_view.hpp"
+
+namespace ssm::detail {
+
+/// Numbers that start at a cache line.
+template <class A>
+class aligned_buffer {
+ public:
+  explicit aligned_buffer(index_t count)
+      : space_(static_cast<std::size_t>(count) + line / sizeof(A)) {
+    auto const at = reinterpret_cast<std::uintptr_t>(space_.data());
+    first_ = space_.data() + (line - at % line) % line / sizeof(A);
+  }
+  aligned_buffer(aligned_buffer const&) = delete;
+  aligned_buffer& operator=(aligned_buffer const&) = delete;
+
+  operator A*() { return first_; }
+
+ private:
+  static constexpr std::size_t line = 64;
+  std::vector<A> space_;
+  A* first_;
+};
+
+constexpr index_t round_up(index_t count, index_t multiple) {
+  return (count + multiple - 1) / multiple * multiple;
+}
+
+/// The rows of a (batch, time, head or group, element) view for one head, by time: to find a row is
+/// then one multiplication.
+template <class S>
+struct row_series {
+  S* first = nullptr;
+  index_t time_step = 0, step = 0;
+
+  row_series() = default;
+  row_series(tensor_view<S, 4> const& view, index_t b, index_t head, index_t element) {
+    if (view.data_handle() == nullptr) return;
+    first = &view(b, 0, head, element);
+    time_step = view.stride(1);
+    step = view.stride(3);
+  }
+
+  S* at(index_t t) const { return first + t * time_step; }
+
+  /// Bring a row to the second cache before it is wanted. (g++ takes a function that does no more
+  /// than this for one without effect and drops its calls, unless they are inlined first.)
+  [[gnu::always_inline]] void prefetch(index_t t, index_t count) const {
+    if (first == nullptr || step != 1) return;
+    auto const* const row = reinterpret_cast<char const*>(at(t));
+    constexpr index_t line = 64, size = sizeof(S);
+    for (index_t byte = 0; byte < count * size; byte += line)
+      __builtin_prefetch(row + byte, std::is_const_v<S> ? 0 : 1, 2);
+  }
+};
+
+/// Rows that products take at once; buffers have a multiple of them.
+inline constexpr int product_rows = 4;
+
+/// The numbers of a strided row as a contiguous one, with zeros up to `padded`.
+template <int Lanes, class A, class Storage>
+[[gnu::always_inline]] inline void gather(Storage const* from, index_t stride, index_t count,
+                                          index_t padded, A* to) {
+  index_t i = 0;
+  if (stride == 1) {
+    for (; i + Lanes <= count; i += Lanes) load_as<A, Lanes>(from + i).store(to + i);
+  }
+  for (; i < count; ++i) to[i] = static_cast<A>(from[i * stride]);
+  for (; i < padded; ++i) to[i] = A(0);
+}
+
+/// A contiguous row into a strided one.
+template <int Lanes, class A, class Storage>
+[[gnu::always_inline]] inline void scatter(A const* from, index_t count, Storage* to,
+                                           index_t stride) {
+  index_t i = 0;
+  if (stride == 1) {
+    for (; i + Lanes <= count; i += Lanes) store_as(pack<A, Lanes>::load(from + i), to + i);
+  }
+  for (; i < count; ++i) to[i * stride] = static_cast<Storage>(from[i]);
+}
+
+/// A block of a matrix in registers.
+template <class A, int Lanes, int Rows, int Packs>
+struct register_block {
+  pack<A, Lanes> at[Rows][Packs];
+
+  /// visit(block element, row, pack) for all elements, written out.
+  template <class Visit>
+  [[gnu::always_inline]] void each(Visit const& visit) {
+    unrolled<Rows * Packs>([&](auto i) __attribute__((always_inline)) {
+      constexpr int row = decltype(i)::value / Packs, column = decltype(i)::value % Packs;
+      visit(at[row][column], row, column);
+    });
+  }
+
+  /// += Σ_k a[row·a_row + k·a_step] b[k·b_step + lane], k < count.
+  [[gnu::always_inline]] void add_products(A const* a, index_t a_row, index_t a_step, A const* b,
+                                           index_t b_step, index_t count) {
+    A const* from[Rows];
+    unrolled<Rows>([&](auto r) __attribute__((always_inline)) {
+      from[decltype(r)::value] = a + decltype(r)::value * a_row;
+    });
+    for (index_t k = 0; k < count; ++k) {
+      add_product<0, Rows>(from, k * a_step, b + k * b_step);
+    }
+  }
+
+  /// += of the rows First ... Last - 1 for a single k.
+  template <int First, int Last>
+  [[gnu::always_inline]] void add_product(A const* const (&a)[Rows], index_t offset, A const* b) {
+    pack<A, Lanes> column[Packs];
+    unrolled<Packs>([&](auto v) __attribute__((always_inline)) {
+      column[decltype(v)::value] = pack<A, Lanes>::load(b + decltype(v)::value * Lanes);
+    });
+    unrolled<Last - First>([&](auto r) __attribute__((always_inline)) {
+      constexpr int row = First + decltype(r)::value;
+      A const factor = a[row][offset];
+      unrolled<Packs>([&](auto v) __attribute__((always_inline)) {
+        constexpr int i = decltype(v)::value;
+        at[row][i] = multiply_add(column[i], factor, at[row][i]);
+      });
+    });
+  }
+};
+
+/// Packs that a block of product_rows rows has: as many as registers allow.
+template <class A, int Lanes>
+inline constexpr int widest_block = sizeof(A) * Lanes == 64 ? 4 : 2;
+
+/// body(integral_constant<int, packs>, row, column) for the blocks that cover rows x columns,
+/// strips of columns outermost.
+template <int Lanes, class A, class Body>
+[[gnu::always_inline]] inline void for_each_block(index_t rows, index_t columns, Body const& body) {
+  auto const strips = [&](auto packs, index_t column) __attribute__((always_inline)) {
+    constexpr int width = decltype(packs)::value;
+    for (; column + width * Lanes <= columns; column += width * Lanes) {
+      for (index_t row = 0; row < rows; row += product_rows) {
+        body(packs, row, column);
+      }
+    }
+    return column;
+  };
+  constexpr int widest = widest_block<A, Lanes>;
+  index_t column = strips(std::integral_constant<int, widest>{}, 0);
+  if constexpr (widest > 2) column = strips(std::integral_constant<int, 2>{}, column);
+  strips(std::integral_constant<int, 1>{}, column);
+}
+
+/// A matrix in memory: element (row, k) at data[row·row_step + k·step].
+template <class A>
+struct factor_view {
+  A const* data;
+  index_t row_step, step;
+};
+
+/// to = scale·from + a b, with b's row k at b + k·b_step. `rows` is a multiple of product_rows.
+template <int Lanes, class A>
+[[gnu::always_inline]] inline void update_matrix(index_t rows, index_t columns, index_t count,
+                                                 factor_view<A> const& a, A const* b,
+                                                 index_t b_step, A scale, A const* from, A* to) {
+  for_each_block<Lanes, A>(
+      rows, columns, [&](auto packs, index_t row, index_t column) __attribute__((always_inline)) {
+        register_block<A, Lanes, product_rows, decltype(packs)::value> block;
+        index_t const first = row * columns + column;
+        block.each([&](auto& sum, int r, int v) __attribute__((always_inline)) {
+          sum = pack<A, Lanes>::load(from + first + r * columns + v * Lanes) * scale;
+        });
+        block.add_products(a.data + row * a.row_step, a.row_step, a.step, b + column, b_step,
+                           count);
+        block.each([&](auto& sum, int r, int v) __attribute__((always_inline)) {
+          sum.store(to + first + r * columns + v * Lanes);
+        });
+      });
+}
+
+/// to += a b.
+template <int Lanes, class A>
+[[gnu::always_inline]] inline void add_to_matrix(index_t rows, index_t columns, index_t count,
+                                                 factor_view<A> const& a, A const* b,
+                                                 index_t b_step, A* to) {
+  for_each_block<Lanes, A>(
+      rows, columns, [&](auto packs, index_t row, index_t column) __attribute__((always_inline)) {
+        register_block<A, Lanes, product_rows, decltype(packs)::value> block;
+        index_t const first = row * columns + column;
+        block.each([&](auto& sum, int r, int v) __attribute__((always_inline)) {
+          sum = pack<A, Lanes>::load(to + first + r * columns + v * Lanes);
+        });
+        block.add_products(a.data + row * a.row_step, a.row_step, a.step, b + column, b_step,
+                           count);
+        block.each([&](auto& sum, int r, int v) __attribute__((always_inline)) {
+          sum.store(to + first + r * columns + v * Lanes);
+        });
+      });
+}
+
+/// to[row] = scale[row]·to[row] + skip·b[row] + Σ_{k <= row} a[row][k] b[k]; skip may be null. Rows
+/// of `to` and b are `columns` long, those of a `a_row`; what is in them beyond k = row does not
+/// matter.
+template <int Lanes, class A>
+[[gnu::always_inline]] inline void add_lower_triangle(index_t rows, index_t columns, A const* a,
+                                                      index_t a_row, A const* b, A const* scale,
+                                                      A const* skip, A* to) {
+  for_each_block<Lanes, A>(
+      rows, columns, [&](auto packs, index_t row, index_t column) __attribute__((always_inline)) {
+        register_block<A, Lanes, product_rows, decltype(packs)::value> block;
+        index_t const first = row * columns + column;
+        block.each([&](auto& sum, int r, int v) __attribute__((always_inline)) {
+          index_t const i = r * columns + v * Lanes;
+          sum = pack<A, Lanes>::load(to + first + i) * scale[row + r];
+          if (skip != nullptr) {
+            sum = multiply_add(pack<A, Lanes>::load(skip + column + v * Lanes),
+                               pack<A, Lanes>::load(b + first + i), sum);
+          }
+        });
+        block.add_products(a + row * a_row, a_row, 1, b + column, columns, row);
+        A const* from[product_rows];
+        unrolled<product_rows>([&](auto r) __attribute__((always_inline)) {
+          from[decltype(r)::value] = a + (row + decltype(r)::value) * a_row + row;
+        });
+        unrolled<product_rows>([&](auto k) __attribute__((always_inline)) {
+          constexpr int first_row = decltype(k)::value;
+          block.template add_product<first_row, product_rows>(from, first_row,
+                                                              b + first + first_row * columns);
+        });
+        block.each([&](auto& sum, int r, int v) __attribute__((always_inline)) {
+          sum.store(to + first + r * columns + v * Lanes);
+        });
+      });
+}
+
+/// to[i·to_row + j] = Σ_n a[i][n] b[j][n] for j <= i < rows, and anything for greater j. Rows of
+/// a and b are `count` long, a multiple of Lanes.
+template <int Lanes, class A>
+[[gnu::always_inline]] inline void multiply_rows(index_t rows, index_t count, A const* a,
+                                                 A const* b, A* to, index_t to_row) {
+  constexpr int widest = widest_block<A, Lanes>;
+  for (index_t i = 0; i < rows; i += product_rows) {
+    for (index_t j = 0; j < i + product_rows; j += widest) {
+      register_block<A, Lanes, product_rows, widest> block;
+      block.each([&](auto& sum, int, int) __attribute__((always_inline)) { sum = A(0); });
+      for (index_t n = 0; n < count; n += Lanes) {
+        pack<A, Lanes> right[widest];
+        unrolled<widest>([&](auto v) __attribute__((always_inline)) {
+          right[decltype(v)::value] =
+              pack<A, Lanes>::load(b + (j + decltype(v)::value) * count + n);
+        });
+        unrolled<product_rows>([&](auto r) __attribute__((always_inline)) {
+          constexpr int row = decltype(r)::value;
+          auto const left = pack<A, Lanes>::load(a + (i + row) * count + n);
+          unrolled<widest>([&](auto v) __attribute__((always_inline)) {
+            constexpr int k = decltype(v)::value;
+            block.at[row][k] = multiply_add(left, right[k], block.at[row][k]);
+          });
+        });
+      }
+      block.each([&](auto& sum, int r, int v) __attribute__((always_inline)) {
+        to[(i + r) * to_row + j + v] = sum_of_lanes(sum);
+      });
+    }
+  }
+}
+
+}  // namespace ssm::detail
