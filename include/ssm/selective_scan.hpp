@@ -3,6 +3,7 @@
 #pragma once
 
 #include <concepts>
+#include <type_traits>
 
 #include "ssm/detail/instruction_set.hpp"
 #include "ssm/detail/parallel_for.hpp"
@@ -99,7 +100,7 @@ void leave_checkpoints(parallel policy, selective_scan_inputs<T> const& in,
 /// Tested    tests/selective_scan_test.cpp.
 template <execution_policy Policy, class T>
 void selective_scan(Policy policy, selective_scan_inputs<T> const& in,
-                    state_view<accumulator_t<T>> carry, sequence_view<T> y,
+                    state_view<accumulator_t<T>> carry, sequence_view<std::type_identity_t<T>> y,
                     trajectory_view<accumulator_t<T>> checkpoints = {}) {
   scan_shape const s = detail::checked_shape(in);
   require_shape(carry, {s.batch, s.channels, s.states}, "selective_scan: carry",
@@ -128,9 +129,9 @@ void selective_scan(Policy policy, selective_scan_inputs<T> const& in,
 template <execution_policy Policy, class T>
 void selective_scan_vjp(Policy policy, selective_scan_inputs<T> const& in,
                         state_view<accumulator_t<T> const> initial,
-                        sequence_view<T const> y_cotangent,
+                        sequence_view<std::type_identity_t<T> const> y_cotangent,
                         state_view<accumulator_t<T>> carry_cotangent,
-                        selective_scan_gradients<T> const& gradients,
+                        selective_scan_gradients<std::type_identity_t<T>> const& gradients,
                         trajectory_view<accumulator_t<T> const> checkpoints = {}) {
   scan_shape const s = detail::checked_shape(in);
   require_shape(initial, {s.batch, s.channels, s.states}, "selective_scan_vjp: initial",
