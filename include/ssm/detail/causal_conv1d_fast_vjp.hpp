@@ -56,8 +56,17 @@ template <int Lanes, class T>
   A const* const arriving =
       contiguous_row(&p.y_cotangent(work.b, t, work.first_channel), p.y_cotangent.stride(2),
                      work.channels, rows.padded(), space);
+  index_t const later = std::min(t + 4, p.in.x.extent(1) - 1);  // as convolve_steps
+  T const* const later_inputs = &p.in.x(work.b, later, work.first_channel);
+  A const* const later_arriving = &p.y_cotangent(work.b, later, work.first_channel);
+  A const* const later_gradient =
+      is_given(p.x_gradient) ? &p.x_gradient(work.b, later, work.first_channel) : later_arriving;
+
   bool const is_silu = p.in.activation == activation::silu;
   for (index_t c = 0; c < rows.padded(); c += Lanes) {
+    __builtin_prefetch(later_inputs + c);
+    __builtin_prefetch(later_arriving + c);
+    __builtin_prefetch(later_gradient + c, 1);
     vector cotangent = vector::load(arriving + c);
     if (is_silu) {
       vector sum = vector::load(rows.bias() + c);
@@ -102,23 +111,28 @@ template <int Lanes, class T>
     carried = contiguous_row(&p.final_cotangent(work.b, first, place), p.final_cotangent.stride(1),
                              work.channels, rows.padded(), carried_space);
   }
+  index_t const stride = p.x_gradient.stride(2);
+  A* const to = s >= 0 && is_given(p.x_gradient) ? &p.x_gradient(work.b, s, first) : nullptr;
+  bool const in_place = to != nullptr && stride == 1 && work.channels == rows.padded();
   for (index_t c = 0; c < rows.padded(); c += Lanes) {
     vector sum(A(0));
     for (int i = 0; i < senders; ++i) {
       sum = multiply_add(vector::load(weights[i] + c), vector::load(cotangents[i] + c), sum);
     }
     if (carried != nullptr) sum += vector::load(carried + c);
-    sum.store(space + c);
+    if (in_place) {
+      (vector::load(to + c) + sum).store(to + c);
+    } else {
+      sum.store(space + c);
+    }
   }
-  if (s < 0) {
-    if (!is_given(p.initial_gradient)) return;
+  if (in_place) return;
+  if (to != nullptr) {
+    for (index_t c = 0; c < work.channels; ++c) to[c * stride] += space[c];
+  } else if (s < 0 && is_given(p.initial_gradient)) {
     for (index_t c = 0; c < work.channels; ++c) {
       p.initial_gradient(work.b, first + c, s + kept) = space[c];
     }
-  } else if (is_given(p.x_gradient)) {
-    A* const to = &p.x_gradient(work.b, s, first);
-    index_t const stride = p.x_gradient.stride(2);
-    for (index_t c = 0; c < work.channels; ++c) to[c * stride] += space[c];
   }
 }
 
