@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <limits>
 #include <utility>
 
 #include "ssm/detail/selective_scan_inputs.hpp"
@@ -68,6 +69,8 @@ struct selective_scan_workspace {
   real *B, *C;                                   ///< [step][states]
   real *eigenvalue, *h;                          ///< [pack][state][lane]
   real *bias, *D, *factor, *largest_eigenvalue;  ///< [row]
+  real* step = nullptr;   ///< [step][row], for the gradient: Δ before its factor,
+  real* slope = nullptr;  ///< [step][row], and its derivative in what the rule is given
 
   selective_scan_workspace(index_t steps, index_t row_length, index_t padded_states)
       : row{row_length}, states{padded_states} {
@@ -123,7 +126,8 @@ struct selective_scan_kernel {
         real const A = exists ? in.scaling.eigenvalue(c, n, in.eigenvalue(c, n)) : real(0);
         real const size = A < real(0) ? -A : A;
         w.eigenvalue[(k / Lanes * w.states + n) * Lanes + k % Lanes] = A;
-        if (!(size <= w.largest_eigenvalue[k])) w.largest_eigenvalue[k] = size;
+        real& largest = w.largest_eigenvalue[k];
+        if (largest == largest && !(size <= largest)) largest = size;  // NaN comes and stays
       }
   }
 
@@ -156,37 +160,53 @@ struct selective_scan_kernel {
     return {to, w.states};
   }
 
+  /// Δ before its factor; for the gradient it is kept at `at`, with its slope.
+  template <bool InRange>
+  [[gnu::always_inline]] pack_t step_of(pack_t const& biased, index_t at) const {
+    pack_t step = biased;
+    pack_t const e = in.step_rule.softplus ? exp_of_minus_size<InRange>(biased) : biased;
+    if (in.step_rule.softplus) step = softplus_given<InRange>(biased, e);
+    pack_t const unlimited = step;
+    if (in.step_rule.limits) {
+      step = larger(pack_t(in.step_rule.limits->smallest),
+                    smaller(pack_t(in.step_rule.limits->largest), step));
+    }
+    if (w.slope != nullptr) {
+      pack_t const one(real(1)), zero(real(0));
+      pack_t slope = in.step_rule.softplus ? sigmoid_given(biased, e) : one;
+      slope = where_greater(step, unlimited, zero, where_greater(unlimited, step, zero, slope));
+      slope.store(w.slope + at);
+      step.store(w.step + at);
+    }
+    return step;
+  }
+
   /// Steps [first, last): Δ log2 e, Δ x and D x of every channel. InRange: as if softplus_in_range
-  /// and exp2_in_range would do for all of them; says whether they do.
+  /// and exp2_in_range would do for all of them, and Δ x were finite; says whether that is so.
   template <bool InRange>
   [[gnu::always_inline]] bool prepare(index_t first, index_t last) const {
     index_t const b = block.b, c = block.first;
-    bool const has_D = in.D.data_handle() != nullptr, has_softplus = in.step_rule.softplus,
-               has_limits = in.step_rule.limits.has_value();
+    bool const has_D = in.D.data_handle() != nullptr, has_softplus = in.step_rule.softplus;
     bool in_range = true;
     for (index_t v = 0; v < packs(); ++v) {
       index_t const offset = v * Lanes;
       pack_t const bias = pack_t::load(w.bias + offset), D = pack_t::load(w.D + offset),
                    factor = pack_t::load(w.factor + offset);
-      largest_magnitude<real, Lanes> largest_biased, largest_rate;
+      largest_magnitude<real, Lanes> largest_biased, largest_rate, largest_input;
       T const *x_row = &in.x(b, first, c + offset), *step_row = &in.step_size(b, first, c + offset);
       real *rate_row = w.rate + offset, *input_row = w.input + offset, *sum_row = w.sum + offset;
       for (index_t t = first; t < last; ++t) {
         pack_t const x = load_row<real, Lanes>(x_row, in.x.stride(2), left(v));
-        pack_t step = load_row<real, Lanes>(step_row, in.step_size.stride(2), left(v)) + bias;
-        if (has_softplus) {
-          if (InRange) largest_biased.include(step);
-          step = InRange ? softplus_in_range(step) : detail::softplus(step);
-        }
-        if (has_limits) {
-          step = larger(pack_t(in.step_rule.limits->smallest),
-                        smaller(pack_t(in.step_rule.limits->largest), step));
-        }
-        step *= factor;
+        pack_t const biased =
+            load_row<real, Lanes>(step_row, in.step_size.stride(2), left(v)) + bias;
+        if (InRange && has_softplus) largest_biased.include(biased);
+        index_t const at = (t - first) * w.row + offset;
+        pack_t const step = step_of<InRange>(biased, at) * factor;
         pack_t const rate = step * number_format<real>::log2_e;
-        if (InRange) largest_rate.include(rate);
+        pack_t const input = step * x;
+        if (InRange) largest_rate.include(rate), largest_input.include(input);
         rate.store(rate_row);
-        (step * x).store(input_row);
+        input.store(input_row);
         (has_D ? D * x : pack_t(real(0))).store(sum_row);
         x_row += in.x.stride(1), step_row += in.step_size.stride(1);
         rate_row += w.row, input_row += w.row, sum_row += w.row;
@@ -195,7 +215,8 @@ struct selective_scan_kernel {
       pack_t const exponent = largest_rate.value() * pack_t::load(w.largest_eigenvalue + offset),
                    biased = largest_biased.value();
       in_range = in_range && all_at_most(exponent, number_format<real>::safe_exponent) &&
-                 all_at_most(biased, softplus_range<real>);
+                 all_at_most(biased, softplus_range<real>) &&
+                 all_at_most(largest_input.value(), std::numeric_limits<real>::max());
     }
     return in_range;
   }
@@ -205,6 +226,7 @@ struct selective_scan_kernel {
     char const* row = nullptr;
     index_t bytes = 0;
 
+    upcoming() = default;
     template <class Storage>
     upcoming(sequence_view<Storage> const& view, index_t b, index_t t, index_t c) {
       if (view.data_handle() == nullptr || t >= view.extent(1)) return;
@@ -245,6 +267,8 @@ struct selective_scan_kernel {
           unrolled<states_at_once>([&](auto i) __attribute__((always_inline)) {
             pack_t const z = r * A[i];
             pack_t const decay = InRange ? exp2_in_range(z) : detail::exp2(z);
+            // ∞·0 = NaN in the padding would reach y; finite inputs leave zeros there.
+            if (!InRange && n + i >= in.eigenvalue.extent(1)) return;
             pack_t drive = u * B[i];
             keep(drive);  // or g++ rounds decay·h, which comes last, and waits for it
             h[i] = multiply_add(decay, h[i], drive);
@@ -281,6 +305,19 @@ struct selective_scan_kernel {
     }
   }
 
+  [[gnu::always_inline]] void leave_checkpoint(trajectory_view<real> const& checkpoints,
+                                               index_t number) const {
+    for (index_t n = 0; n < in.eigenvalue.extent(1); ++n)
+      for (index_t v = 0; v < packs(); ++v) {
+        real* const row = &checkpoints(block.b, number, n, block.first + v * Lanes);
+        if (number + 1 < checkpoints.extent(1)) {
+          __builtin_prefetch(row + checkpoints.stride(1), 1);
+        }
+        store_row(pack_t::load(w.h + (v * w.states + n) * Lanes), row, checkpoints.stride(3),
+                  left(v));
+      }
+  }
+
   /// Steps [begin, end) from the states in the workspace, which end as the last ones. An empty y is
   /// not wanted.
   [[gnu::always_inline]] void run(index_t begin, index_t end, sequence_view<T> y,
@@ -290,12 +327,7 @@ struct selective_scan_kernel {
         std::fill_n(w.h, packs() * w.states * Lanes, real(0));
       }
       if (checkpoints.data_handle() != nullptr && t % selective_scan_block == 0) {
-        for (index_t n = 0; n < in.eigenvalue.extent(1); ++n)
-          for (index_t v = 0; v < packs(); ++v) {
-            store_row(pack_t::load(w.h + (v * w.states + n) * Lanes),
-                      &checkpoints(block.b, t / selective_scan_block, n, block.first + v * Lanes),
-                      checkpoints.stride(3), left(v));
-          }
+        leave_checkpoint(checkpoints, t / selective_scan_block);
       }
       index_t const limit = std::min(end, (t / tile + 1) * tile);
       index_t const last = end_of_sequence(in.sequence, block.b, t, limit);

@@ -50,6 +50,9 @@ struct selective_scan_terms {
     return in.step_bias.data_handle() == nullptr ? raw : raw + in.step_bias(c);
   }
   real skip(index_t c) const { return in.D.data_handle() == nullptr ? real(0) : in.D(c); }
+  real skipped(index_t b, index_t t, index_t c) const {
+    return in.D.data_handle() == nullptr ? real(0) : in.D(c) * x(b, t, c);
+  }
   bool has_gate() const { return in.gate.data_handle() != nullptr; }
 
   /// Call run(b, first, count, g, first channel, channels) for every stretch of one sequence in
@@ -129,7 +132,7 @@ void reference_selective_scan(Policy policy, selective_scan_inputs<T> const& in,
   for (index_t b = 0; b < y.extent(0); ++b)
     for (index_t t = 0; t < y.extent(1); ++t)
       for (index_t c = 0; c < y.extent(2); ++c) {
-        real result = sums(b, t, c) + terms.skip(c) * terms.x(b, t, c);
+        real result = sums(b, t, c) + terms.skipped(b, t, c);
         if (terms.has_gate()) result = result * ssm::silu(static_cast<real>(in.gate(b, t, c)));
         y(b, t, c) = static_cast<T>(result);
       }
@@ -159,7 +162,7 @@ void reference_selective_scan_vjp(Policy policy, selective_scan_inputs<T> const&
         arriving(b, t, c) = cotangent;
         if (terms.has_gate()) {
           real const z = static_cast<real>(in.gate(b, t, c));
-          real const ungated = sums(b, t, c) + terms.skip(c) * terms.x(b, t, c);
+          real const ungated = sums(b, t, c) + terms.skipped(b, t, c);
           arriving(b, t, c) = cotangent * ssm::silu(z);
           if (to.gate.data_handle() != nullptr) {
             to.gate(b, t, c) += cotangent * ungated * ssm::silu_slope(z);

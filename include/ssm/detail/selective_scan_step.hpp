@@ -45,7 +45,11 @@ struct selective_scan_step {
     return Whole ? pack_t::load(from) : load_row<real, Lanes>(from, 1, left);
   }
 
-  /// Whether exp2_in_range takes every exponent of one step.
+  [[gnu::always_inline]] static void clear_lanes(pack_t& x, index_t from) {
+    for (index_t i = from; i < Lanes; ++i) x.v[i] = real(0);
+  }
+
+  /// Whether exp2_in_range takes every exponent of one step, and Δ x is finite.
   template <bool Whole>
   [[gnu::always_inline]] bool in_range() const {
     index_t const states = k.in.eigenvalue.extent(1), count = k.block.count,
@@ -57,7 +61,12 @@ struct selective_scan_step {
         largest.include(load<Whole>(A + n, states - n) * k.w.rate[i]);
       }
     }
-    return all_at_most(largest.value(), number_format<real>::safe_exponent);
+    bool finite = true;
+    for (index_t i = 0; i < count; ++i) {
+      real const input = k.w.input[i];
+      finite = finite && input - input == real(0);
+    }
+    return finite && all_at_most(largest.value(), number_format<real>::safe_exponent);
   }
 
   template <bool Whole, bool InRange>
@@ -77,7 +86,9 @@ struct selective_scan_step {
         keep(drive);
         pack_t const h = multiply_add(decay, load<Whole>(state + n, left), drive);
         store_row(h, state + n, 1, Whole ? index_t{Lanes} : left);
-        sum = multiply_add(h, load<Whole>(C + n, left), sum);
+        pack_t term = h * load<Whole>(C + n, left);
+        if (!InRange) clear_lanes(term, left);  // ∞·0 = NaN in the padding
+        sum += term;
       }
       y[i] += sum_of_lanes(sum);
     }

@@ -52,9 +52,11 @@ void fast_selective_scan_vjp(parallel policy, selective_scan_inputs<T> const& in
   channel_partition const partition(s, in.B.extent(2));
   index_t const span = vjp_span(s, partition), jobs = partition.count(s.batch);
 
-  unshared_gradient<real> x(to.x), step_size(to.step_size), gate(to.gate);
+  unshared_gradient<real> x(to.x), step_size(to.step_size),
+      gate(in.gate.data_handle() == nullptr ? sequence_view<real>{} : to.gate);
   sequence_gradients<real> const sequences{x.view(), step_size.view(), gate.view()};
-  tensor<real, 4> to_B({jobs, std::min(span, s.length), 1, s.states}), to_C(to_B.extents());
+  index_t const padded = (s.states + 7) / 8 * 8;  // enough for every kernel
+  tensor<real, 3> to_B({jobs, std::min(span, s.length), padded}), to_C(to_B.extents());
   tensor<real, 3> to_eigenvalue({s.batch, s.channels, s.states});
   tensor<real, 2> to_bias({s.batch, s.channels}), to_D(to_bias), to_factor(to_bias);
 
@@ -70,6 +72,7 @@ void fast_selective_scan_vjp(parallel policy, selective_scan_inputs<T> const& in
             index_t const row = (partition.block + lanes - 1) / lanes * lanes;
             selective_scan_workspace<real> w(forward::tile, row, forward::padded_states(s.states));
             auto g = kernel::workspace(row, w.states);
+            w.step = g.step, w.slope = g.slope;
             for (index_t job = first_job; job < last_job; ++job) {
               forward const f{in, w, partition(job)};
               kernel const k{f, g, y_cotangent, sequences};
@@ -82,8 +85,7 @@ void fast_selective_scan_vjp(parallel policy, selective_scan_inputs<T> const& in
                 (&h - w.h)[g.cotangent] = carry_cotangent(b, c, n);
               });
               k.run(begin, end, checkpoints,
-                    {to_B.view().select(2, 0).select(0, job),
-                     to_C.view().select(2, 0).select(0, job)});
+                    {to_B.view().select(0, job), to_C.view().select(0, job)});
               f.for_each_state([&](index_t c, index_t n, real& h) {
                 carry_cotangent(b, c, n) = (&h - w.h)[g.cotangent];
                 to_eigenvalue(b, c, n) += (&h - w.h)[g.to_eigenvalue];
@@ -96,11 +98,11 @@ void fast_selective_scan_vjp(parallel policy, selective_scan_inputs<T> const& in
             }
           });
     });
-    auto const over_blocks = [&](tensor<real, 4> const& part) {
+    auto const over_blocks = [&](tensor<real, 3> const& part) {
       return [&](index_t b, index_t i, index_t group, index_t n) {
         index_t const first = (b * partition.groups + group) * partition.blocks_per_group;
         real sum(0);
-        for (index_t k = 0; k < partition.blocks_per_group; ++k) sum += part(first + k, i, 0, n);
+        for (index_t k = 0; k < partition.blocks_per_group; ++k) sum += part(first + k, i, n);
         return sum;
       };
     };

@@ -14,16 +14,19 @@ template <class real>
 struct selective_scan_vjp_workspace {
   tensor<real, 1> memory;
   real *arriving, *to_step, *to_input;  ///< [step][row]: cotangents of Σ C h + D x, of Δ, of Δ x
+  real* to_gate;                        ///< [step][row]: of the gate, but for Σ C h + D x
+  real *step, *slope;                   ///< [step][row]: those of the forward workspace
   real *cotangent, *to_eigenvalue;      ///< [pack][state][lane]: of the state, of A
   real *decay, *h, *to_B, *to_C;        ///< [step][state of a few][lane]; h has one step more
   real *to_bias, *to_D, *to_factor;     ///< [row]
 
   selective_scan_vjp_workspace(index_t steps, index_t row, index_t states, index_t few_lanes) {
     index_t const per_step = steps * row, of_block = row * states, few = steps * few_lanes;
-    memory = tensor<real, 1>({3 * per_step + 2 * of_block + 4 * few + few_lanes + 3 * row});
+    memory = tensor<real, 1>({6 * per_step + 2 * of_block + 4 * few + few_lanes + 3 * row});
     real* next = memory.data();
     auto const take = [&](index_t count) { return std::exchange(next, next + count); };
     arriving = take(per_step), to_step = take(per_step), to_input = take(per_step);
+    to_gate = take(per_step), step = take(per_step), slope = take(per_step);
     cotangent = take(of_block), to_eigenvalue = take(of_block);
     decay = take(few), h = take(few + few_lanes), to_B = take(few), to_C = take(few);
     to_bias = take(row), to_D = take(row), to_factor = take(row);
@@ -36,7 +39,7 @@ struct sequence_gradients {
   sequence_view<real> x{}, step_size{}, gate{};
 };
 
-/// Sums over the channels of one block, (step, state) each.
+/// Sums over the channels of one block, (step, state) each, states padded as the workspace's.
 template <class real>
 struct shared_gradients {
   tensor_view<real, 2> B, C;
@@ -84,18 +87,50 @@ struct selective_scan_vjp_kernel {
       for (index_t t = first; t < last; ++t) {
         index_t const at = (t - first) * k.w.row + v * Lanes;
         pack_t arriving = load(y_cotangent, t, v);
-        if (has_gate()) arriving *= detail::silu(load(k.in.gate, t, v));
+        if (has_gate()) {
+          pack_t const z = load(k.in.gate, t, v), s = detail::sigmoid(z);
+          pack_t const silu_slope = s * multiply_add(z, pack_t(real(1)) - s, real(1));
+          (arriving * silu_slope).store(g.to_gate + at);
+          arriving *= z * s;
+        }
         arriving.store(g.arriving + at);
         pack_t(real(0)).store(g.to_step + at);
         pack_t(real(0)).store(g.to_input + at);
       }
   }
 
-  /// The states of `few` states of a pack and their decays, step by step from `h`; with a gate
-  /// also what its gradient needs, Σ C h.
+  using upcoming = typename forward::upcoming;
+
+  /// Rows that the block before this one will need, in the order in which differentiate() gets to
+  /// them: two for each few states.
+  [[gnu::always_inline]] upcoming expected(index_t number, index_t first, index_t v) const {
+    index_t const b = k.block.b, c = k.block.first + v * Lanes, t = first - tile;
+    if (t < 0) return {};
+    switch (number) {
+      case 0:
+        return {k.in.x, b, t, c};
+      case 1:
+        return {k.in.step_size, b, t, c};
+      case 2:
+        return {y_cotangent, b, t, c};
+      case 3:
+        return {k.in.gate, b, t, c};
+      case 4:
+        return {to.x, b, first, c};
+      case 5:
+        return {to.step_size, b, first, c};
+      case 6:
+        return {to.gate, b, first, c};
+      default:
+        return {};
+    }
+  }
+
+  /// The states of `few` states of a pack and their decays, step by step from `h`; what the
+  /// gradient of a gate needs, Σ C h; and dC_t = dy_t h_t.
   template <bool InRange>
   [[gnu::always_inline]] void repeat(index_t count, index_t v, index_t n, rows const& B,
-                                     rows const& C, real const* eigenvalue) const {
+                                     rows const& C, real const* eigenvalue, upcoming next) const {
     pack_t h[few], A[few];
     unrolled<few>([&](auto i) __attribute__((always_inline)) {
       h[i] = pack_t::load(g.h + i * Lanes);
@@ -103,7 +138,10 @@ struct selective_scan_vjp_kernel {
     });
     for (index_t t = 0; t < count; ++t) {
       index_t const at = t * k.w.row + v * Lanes;
-      pack_t const rate = pack_t::load(k.w.rate + at), input = pack_t::load(k.w.input + at);
+      __builtin_prefetch(next.row);
+      next.row += next.bytes;
+      pack_t const rate = pack_t::load(k.w.rate + at), input = pack_t::load(k.w.input + at),
+                   dy = pack_t::load(g.arriving + at);
       real const *B_row = B.first + t * B.stride + n, *C_row = C.first + t * C.stride + n;
       pack_t sum = pack_t::load(k.w.sum + at);
       unrolled<few>([&](auto i) __attribute__((always_inline)) {
@@ -112,19 +150,22 @@ struct selective_scan_vjp_kernel {
         pack_t drive = input * B_row[i];
         keep(drive);
         h[i] = multiply_add(decay, h[i], drive);
+        if (!InRange && n + i >= k.in.eigenvalue.extent(1)) h[i] = pack_t(real(0));  // not ∞·0
         sum = multiply_add(h[i], C_row[i], sum);
         decay.store(g.decay + (t * few + i) * Lanes);
         h[i].store(g.h + ((t + 1) * few + i) * Lanes);
+        real* const to_C = g.to_C + (t * few + i) * Lanes;
+        multiply_add(dy, h[i], pack_t::load(to_C)).store(to_C);
       });
       sum.store(k.w.sum + at);
     }
   }
 
   /// The same steps backward: with g_t what arrives at h_t,
-  ///   g_t = C_t dy_t + decay_{t+1} g_{t+1};   dC_t = dy_t h_t, dB_t = g_t (Δ x)_t,
+  ///   g_t = C_t dy_t + decay_{t+1} g_{t+1};   dB_t = g_t (Δ x)_t,
   ///   d(Δ x)_t = B_t g_t, dz_t = g_t decay_t h_{t-1} for z = Δ A.
   [[gnu::always_inline]] void reverse(index_t count, index_t v, index_t n, rows const& B,
-                                      rows const& C, real const* eigenvalue) const {
+                                      rows const& C, real const* eigenvalue, upcoming next) const {
     index_t const own = (v * k.w.states + n) * Lanes;
     pack_t later[few], to_A[few], A[few];
     unrolled<few>([&](auto i) __attribute__((always_inline)) {
@@ -134,6 +175,8 @@ struct selective_scan_vjp_kernel {
     });
     for (index_t t = count - 1; t >= 0; --t) {
       index_t const at = t * k.w.row + v * Lanes;
+      __builtin_prefetch(next.row, 1);
+      next.row += next.bytes;
       pack_t const dy = pack_t::load(g.arriving + at), input = pack_t::load(k.w.input + at),
                    rate = pack_t::load(k.w.rate + at);
       pack_t to_input = pack_t::load(g.to_input + at), to_step = pack_t::load(g.to_step + at);
@@ -141,13 +184,10 @@ struct selective_scan_vjp_kernel {
       unrolled<few>([&](auto i) __attribute__((always_inline)) {
         index_t const here = (t * few + i) * Lanes;
         pack_t const arriving = multiply_add(dy, C_row[i], later[i]);
-        pack_t const before = pack_t::load(g.h + here),
-                     after = pack_t::load(g.h + here + few * Lanes);
-        multiply_add(dy, after, pack_t::load(g.to_C + here)).store(g.to_C + here);
         multiply_add(arriving, input, pack_t::load(g.to_B + here)).store(g.to_B + here);
         to_input = multiply_add(arriving, B_row[i], to_input);
         later[i] = arriving * pack_t::load(g.decay + here);
-        pack_t const to_z = later[i] * before;
+        pack_t const to_z = later[i] * pack_t::load(g.h + here);
         to_step = multiply_add(to_z, A[i], to_step);
         to_A[i] = multiply_add(to_z, rate, to_A[i]);
       });
@@ -163,59 +203,47 @@ struct selective_scan_vjp_kernel {
   /// Steps [first, first + count) of one sequence, whose states begin with those of the forward
   /// workspace. `shared` has a row for each step.
   template <bool InRange>
-  [[gnu::always_inline]] void differentiate(index_t count, rows const& B, rows const& C,
+  [[gnu::always_inline]] void differentiate(index_t first, index_t count, rows const& B,
+                                            rows const& C,
                                             shared_gradients<real> const& shared) const {
-    index_t const states = k.in.eigenvalue.extent(1);
     for (index_t n = 0; n < k.w.states; n += few) {
       std::fill_n(g.to_B, count * few * Lanes, real(0));
       std::fill_n(g.to_C, count * few * Lanes, real(0));
       for (index_t v = 0; v < k.packs(); ++v) {
         index_t const own = (v * k.w.states + n) * Lanes;
         std::copy_n(k.w.h + own, few * Lanes, g.h);
-        repeat<InRange>(count, v, n, B, C, k.w.eigenvalue + own);
-        reverse(count, v, n, B, C, k.w.eigenvalue + own);
+        index_t const number = n / few * 2;
+        repeat<InRange>(count, v, n, B, C, k.w.eigenvalue + own, expected(number, first, v));
+        reverse(count, v, n, B, C, k.w.eigenvalue + own, expected(number + 1, first, v));
       }
-      for (index_t t = 0; t < count; ++t)
-        for (index_t i = 0; i < few && n + i < states; ++i) {
-          shared.B(t, n + i) = sum_of_lanes(pack_t::load(g.to_B + (t * few + i) * Lanes));
-          shared.C(t, n + i) = sum_of_lanes(pack_t::load(g.to_C + (t * few + i) * Lanes));
-        }
+      for (index_t t = 0; t < count; ++t) {
+        real *B_row = &shared.B(t, n), *C_row = &shared.C(t, n);
+        unrolled<few>([&](auto i) __attribute__((always_inline)) {
+          B_row[i] = sum_of_lanes(pack_t::load(g.to_B + (t * few + i) * Lanes));
+          C_row[i] = sum_of_lanes(pack_t::load(g.to_C + (t * few + i) * Lanes));
+        });
+      }
     }
   }
 
   /// From what arrived at Δ and Δ x to the inputs of steps [first, last).
   [[gnu::always_inline]] void deliver(index_t first, index_t last) const {
-    auto const& rule = k.in.step_rule;
     for (index_t v = 0; v < k.packs(); ++v) {
       index_t const offset = v * Lanes;
-      pack_t const bias = pack_t::load(k.w.bias + offset), D = pack_t::load(k.w.D + offset),
-                   factor = pack_t::load(k.w.factor + offset);
+      pack_t const D = pack_t::load(k.w.D + offset), factor = pack_t::load(k.w.factor + offset);
       pack_t to_bias(real(0)), to_D(real(0)), to_factor(real(0));
       for (index_t t = first; t < last; ++t) {
         index_t const at = (t - first) * k.w.row + offset;
-        pack_t const x = load(k.in.x, t, v), biased = load(k.in.step_size, t, v) + bias;
-        pack_t unscaled = rule.softplus ? detail::softplus(biased) : biased;
-        pack_t slope = rule.softplus ? detail::sigmoid(biased) : pack_t(real(1));
-        if (rule.limits) {
-          pack_t const smallest(rule.limits->smallest), largest(rule.limits->largest),
-              zero(real(0));
-          slope = where_greater(smallest, unscaled, zero, slope);
-          slope = where_greater(unscaled, largest, zero, slope);
-          unscaled = larger(smallest, smaller(largest, unscaled));
-        }
+        pack_t const x = load(k.in.x, t, v), step = pack_t::load(g.step + at);
         pack_t const dy = pack_t::load(g.arriving + at), to_input = pack_t::load(g.to_input + at);
         pack_t const to_step = multiply_add(to_input, x, pack_t::load(g.to_step + at));
-        pack_t const to_biased = to_step * factor * slope;
-        add(to.x, t, v, multiply_add(D, dy, to_input * (unscaled * factor)));
+        pack_t const to_biased = to_step * factor * pack_t::load(g.slope + at);
+        add(to.x, t, v, multiply_add(D, dy, to_input * (step * factor)));
         add(to.step_size, t, v, to_biased);
+        add(to.gate, t, v, pack_t::load(g.to_gate + at) * pack_t::load(k.w.sum + at));
         to_bias += to_biased;
-        to_factor = multiply_add(to_step, unscaled, to_factor);
+        to_factor = multiply_add(to_step, step, to_factor);
         to_D = multiply_add(dy, x, to_D);
-        if (to.gate.data_handle() != nullptr) {
-          pack_t const z = load(k.in.gate, t, v), s = detail::sigmoid(z);
-          pack_t const silu_slope = s * multiply_add(z, pack_t(real(1)) - s, real(1));
-          add(to.gate, t, v, load(y_cotangent, t, v) * pack_t::load(k.w.sum + at) * silu_slope);
-        }
       }
       accumulate(g.to_bias + offset, to_bias);
       accumulate(g.to_D + offset, to_D);
@@ -246,9 +274,9 @@ struct selective_scan_vjp_kernel {
         shared_gradients<real> const part{shared.B.slice(0, first - begin, last - first),
                                           shared.C.slice(0, first - begin, last - first)};
         if (in_range) {
-          differentiate<true>(last - first, B, C, part);
+          differentiate<true>(first, last - first, B, C, part);
         } else {
-          differentiate<false>(last - first, B, C, part);
+          differentiate<false>(first, last - first, B, C, part);
         }
         deliver(first, last);
         if (starts_sequence(sequence, k.block.b, first)) {
@@ -263,8 +291,9 @@ struct selective_scan_vjp_kernel {
                                               index_t block) const {
     for (index_t n = 0; n < k.in.eigenvalue.extent(1); ++n)
       for (index_t v = 0; v < k.packs(); ++v) {
-        load_row<real, Lanes>(&checkpoints(k.block.b, block, n, k.block.first + v * Lanes),
-                              checkpoints.stride(3), k.left(v))
+        real const* const row = &checkpoints(k.block.b, block, n, k.block.first + v * Lanes);
+        if (block > 0) __builtin_prefetch(row - checkpoints.stride(1));
+        load_row<real, Lanes>(row, checkpoints.stride(3), k.left(v))
             .store(k.w.h + (v * k.w.states + n) * Lanes);
       }
   }

@@ -222,23 +222,24 @@ template <class T, int Lanes, class Function>
 template <class T>
 inline constexpr T softplus_range = T(0.69) * number_format<T>::safe_exponent;
 
-/// log(1 + e^x) given e = e^-|x|.
-template <int Lanes>
-[[gnu::always_inline]] inline pack<float, Lanes> softplus_from(pack<float, Lanes> const& x,
-                                                               pack<float, Lanes> const& e) {
-  // max(x, 0) + e + e² tail, with what rounding takes from the first sum given to the last.
-  pack<float, Lanes> const hinge = larger(x, pack<float, Lanes>(0.f));
-  pack<float, Lanes> const sum = hinge + e, taken = sum - hinge;
-  pack<float, Lanes> const lost = (hinge - (sum - taken)) + (e - taken);
-  return sum + multiply_add(log1p_tail(e), e * e, lost);
+/// e^-|x|. InRange: for |x| <= softplus_range, elsewhere anything.
+template <bool InRange, class T, int Lanes>
+[[gnu::always_inline]] inline pack<T, Lanes> exp_of_minus_size(pack<T, Lanes> const& x) {
+  return InRange ? exp_in_range(-absolute(x)) : exp(-absolute(x));
 }
 
-/// log(1 + e^x) for |x| <= softplus_range, elsewhere anything.
-/// Accuracy  2 ulp.
-template <class T, int Lanes>
-[[gnu::always_inline]] inline pack<T, Lanes> softplus_in_range(pack<T, Lanes> const& x) {
+/// log(1 + e^x) given e = e^-|x|. InRange: for |x| <= softplus_range, elsewhere anything.
+template <bool InRange, class T, int Lanes>
+[[gnu::always_inline]] inline pack<T, Lanes> softplus_given(pack<T, Lanes> const& x,
+                                                            pack<T, Lanes> const& e) {
   if constexpr (std::is_same_v<T, float>) {
-    return softplus_from(x, exp_in_range(-absolute(x)));
+    // max(x, 0) + e + e² tail, with what rounding takes from the first sum given to the last.
+    pack<T, Lanes> const hinge = larger(x, pack<T, Lanes>(T(0)));
+    pack<T, Lanes> const sum = hinge + e, taken = sum - hinge;
+    pack<T, Lanes> const lost = (hinge - (sum - taken)) + (e - taken);
+    pack<T, Lanes> const result = sum + multiply_add(log1p_tail(e), e * e, lost);
+    if (InRange) return result;
+    return where_greater(x, pack<T, Lanes>(softplus_range<T>), x, result);  // infinity among them
   } else {
     return for_each_lane(x, [](T const& lane) { return ssm::softplus(lane); });
   }
@@ -249,12 +250,22 @@ template <class T, int Lanes>
 /// Special   0, ∞; NaN propagates.
 template <class T, int Lanes>
 [[gnu::always_inline]] inline pack<T, Lanes> softplus(pack<T, Lanes> const& x) {
-  if constexpr (std::is_same_v<T, float>) {
-    auto const result = softplus_from(x, exp(-absolute(x)));
-    return where_greater(x, pack<T, Lanes>(softplus_range<T>), x, result);  // infinity among them
-  } else {
-    return softplus_in_range(x);
-  }
+  return softplus_given<false>(x, exp_of_minus_size<false>(x));
+}
+
+/// log(1 + e^x) for |x| <= softplus_range, elsewhere anything.
+/// Accuracy  2 ulp.
+template <class T, int Lanes>
+[[gnu::always_inline]] inline pack<T, Lanes> softplus_in_range(pack<T, Lanes> const& x) {
+  return softplus_given<true>(x, exp_of_minus_size<true>(x));
+}
+
+/// 1/(1 + e^-x) given e = e^-|x|.
+template <class T, int Lanes>
+[[gnu::always_inline]] inline pack<T, Lanes> sigmoid_given(pack<T, Lanes> const& x,
+                                                           pack<T, Lanes> const& e) {
+  pack<T, Lanes> const zero(T(0)), one(T(1));
+  return where_greater(zero, x, e, one) / (one + e);
 }
 
 /// 1/(1 + e^-x).
@@ -262,8 +273,7 @@ template <class T, int Lanes>
 /// Special   0, 1; NaN propagates.
 template <class T, int Lanes>
 [[gnu::always_inline]] inline pack<T, Lanes> sigmoid(pack<T, Lanes> const& x) {
-  pack<T, Lanes> const zero(T(0)), one(T(1)), e = exp(-absolute(x));
-  return where_greater(zero, x, e, one) / (one + e);
+  return sigmoid_given(x, exp(-absolute(x)));
 }
 
 /// x/(1 + e^-x).
