@@ -162,27 +162,25 @@ template <class T, int Lanes>
   return times_power_of_two(multiply_add(polynomial(r, format::exp2_terms), r, T(1)), n);
 }
 
-/// e^x = p 2^n: n rounded from x log2 e and moved up by `rounder`, and p.
+/// The p of e^x = p 2^n; `shifted` is n, rounded from x log2 e, moved up by `rounder`. (g++ takes a
+/// struct of two packs apart in memory.)
 template <class T, int Lanes>
-struct scaled_exponential {
-  pack<T, Lanes> shifted, p;
-};
-
-template <class T, int Lanes>
-[[gnu::always_inline]] inline scaled_exponential<T, Lanes> scaled_exp(pack<T, Lanes> const& x) {
+[[gnu::always_inline]] inline pack<T, Lanes> scaled_exp(pack<T, Lanes> const& x,
+                                                        pack<T, Lanes>& shifted) {
   using format = number_format<T>;
-  pack<T, Lanes> const shifted = multiply_add(x, format::log2_e, format::rounder);
+  shifted = multiply_add(x, format::log2_e, format::rounder);
   pack<T, Lanes> const n = shifted - format::rounder;
   pack<T, Lanes> r = multiply_add(n, -format::ln2_high, x);
   r = multiply_add(n, -format::ln2_low, r);
-  return {shifted, multiply_add(polynomial(r, format::exp_terms), r * r, r) + T(1)};
+  return multiply_add(polynomial(r, format::exp_terms), r * r, r) + T(1);
 }
 
 /// e^x for |x| <= safe_exponent·log 2, elsewhere anything.
 /// Accuracy  1 ulp.
 template <class T, int Lanes>
 [[gnu::always_inline]] inline pack<T, Lanes> exp_in_range(pack<T, Lanes> const& x) {
-  auto const [shifted, p] = scaled_exp(x);
+  pack<T, Lanes> shifted;
+  auto const p = scaled_exp(x, shifted);
   auto const exponent = same_bits<bits_pack<T, Lanes>>(shifted).v
                         << number_format<T>::fraction_bits;
   bits_pack<T, Lanes> const sum = same_bits<bits_pack<T, Lanes>>(p).v + exponent;
@@ -195,7 +193,8 @@ template <class T, int Lanes>
 template <class T, int Lanes>
 [[gnu::always_inline]] inline pack<T, Lanes> exp(pack<T, Lanes> const& x) {
   using format = number_format<T>;
-  auto const [shifted, p] = scaled_exp(clamped(x, T(1.38) * format::safe_exponent));
+  pack<T, Lanes> shifted;
+  auto const p = scaled_exp(clamped(x, T(1.38) * format::safe_exponent), shifted);
   return times_power_of_two(p, shifted - format::rounder);
 }
 
