@@ -174,7 +174,9 @@ struct selective_scan_kernel {
     if (w.slope != nullptr) {
       pack_t const one(real(1)), zero(real(0));
       pack_t slope = in.step_rule.softplus ? sigmoid_given(biased, e) : one;
-      slope = where_greater(step, unlimited, zero, where_greater(unlimited, step, zero, slope));
+      if (in.step_rule.limits) {
+        slope = where_greater(step, unlimited, zero, where_greater(unlimited, step, zero, slope));
+      }
       slope.store(w.slope + at);
       step.store(w.step + at);
     }

@@ -99,11 +99,6 @@ template <class T, int Lanes>
   return a.v > b.v ? yes.v : no.v;
 }
 
-template <class T, int Lanes>
-[[gnu::always_inline]] inline pack<T, Lanes> absolute(pack<T, Lanes> const& a) {
-  return a.v < 0 ? -a.v : a.v;
-}
-
 /// Hide from the compiler where `a` comes from, so that it is computed once. Without this g++
 /// fuses a product into each of its two uses, which costs a second multiplication.
 template <class T, int Lanes>
