@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "support/oracle.hpp"
 #include "support/selective_scan_problem.hpp"

@@ -53,9 +53,9 @@ inline index_t end_of_sequence(sequence_index_view<> sequence, index_t b, index_
 /// Shapes    result (1, last offset).
 /// Throws    shape_error unless offsets begin with 0 and do not decrease.
 inline tensor<std::int32_t, 2> sequence_index(std::span<index_t const> offsets) {
-  require<shape_error>(!offsets.empty() && offsets.front() == 0,
-                       "sequence_index: offsets begin with ",
-                       offsets.empty() ? index_t{-1} : offsets.front(), ", expected 0");
+  require<shape_error>(!offsets.empty(), "sequence_index: offsets are empty, expected 0 first");
+  require<shape_error>(offsets.front() == 0, "sequence_index: offsets begin with ", offsets.front(),
+                       ", expected 0");
   require<shape_error>(offsets.size() - 1 <= std::numeric_limits<std::int32_t>::max(),
                        "sequence_index: ", offsets.size() - 1, " sequences, expected fewer");
   for (std::size_t i = 1; i < offsets.size(); ++i) {

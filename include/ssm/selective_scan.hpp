@@ -36,7 +36,8 @@ void fast_selective_scan(parallel policy, selective_scan_inputs<T> const& in,
   int const threads =
       s.batch * s.length * s.channels * s.states < least_parallel_work ? 1 : policy.threads;
   bool const is_short = s.length < selective_scan_short_call && carry.stride(2) == 1 &&
-                        in.eigenvalue.stride(1) == 1 && checkpoints.data_handle() == nullptr;
+                        in.eigenvalue.stride(1) == 1 && checkpoints.data_handle() == nullptr &&
+                        y.data_handle() != nullptr;
   parallel_for(threads, partition.count(s.batch), [&](index_t begin, index_t end) {
     dispatch(
         policy.instructions, [&](auto width) __attribute__((always_inline)) {
@@ -109,6 +110,7 @@ void selective_scan(Policy policy, selective_scan_inputs<T> const& in,
   detail::require_writable(carry, "selective_scan: carry");
   detail::require_writable(y, "selective_scan: y");
   detail::require_checkpoints(checkpoints, s, "selective_scan: checkpoints");
+  detail::require_writable(checkpoints, "selective_scan: checkpoints");
   (void)detail::plan(policy, s.batch * s.channels, s.length);  // refuses bad settings
   if constexpr (std::same_as<Policy, parallel> && detail::vectorized<accumulator_t<T>>) {
     detail::fast_selective_scan(policy, in, carry, y, checkpoints);

@@ -84,11 +84,10 @@ struct selective_scan_step {
         pack_t const decay = InRange ? exp2_in_range(z) : detail::exp2(z);
         pack_t drive = load<Whole>(B + n, left) * input[i];
         keep(drive);
-        pack_t const h = multiply_add(decay, load<Whole>(state + n, left), drive);
+        pack_t h = multiply_add(decay, load<Whole>(state + n, left), drive);
+        if (!InRange) clear_lanes(h, left);  // ∞·0 = NaN in the padding
         store_row(h, state + n, 1, Whole ? index_t{Lanes} : left);
-        pack_t term = h * load<Whole>(C + n, left);
-        if (!InRange) clear_lanes(term, left);  // ∞·0 = NaN in the padding
-        sum += term;
+        sum = multiply_add(h, load<Whole>(C + n, left), sum);
       }
       y[i] += sum_of_lanes(sum);
     }
