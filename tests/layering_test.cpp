@@ -23,6 +23,7 @@ constexpr char const* layers[] = {
     "numerics random tensor_view tensor eigen detail/double_word detail/half detail/simd "
     "detail/simd_math execution.cuh",
     "affine_map execution detail/instruction_set detail/parallel_for detail/require_writable "
+    "detail/scratch "
     "detail/sum_into",
     "discretize recurrence diagonal scalar_identity readout step_size packed spectrum_scaling",
     "scan",
@@ -33,7 +34,10 @@ constexpr char const* layers[] = {
     "detail/selective_scan_vjp_kernel state_space_dual detail/state_space_dual_chunk "
     "detail/state_space_dual_inputs detail/state_space_dual_kernel "
     "detail/state_space_dual_products detail/state_space_dual_reference "
-    "detail/state_space_dual_reference_vjp detail/state_space_dual_step spectrum "
+    "detail/state_space_dual_reference_vjp detail/state_space_dual_step "
+    "detail/state_space_dual_vjp detail/state_space_dual_vjp_block "
+    "detail/state_space_dual_vjp_kernel detail/state_space_dual_vjp_part "
+    "detail/state_space_dual_vjp_products spectrum "
     "causal_convolution fft_convolution s4d s4d_kernel s4d_convolution detail/decay_powers",
     "optimize calibrate",
     "model detail/json detail/mapped_file",

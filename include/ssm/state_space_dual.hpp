@@ -9,6 +9,7 @@
 #include "ssm/detail/state_space_dual_reference.hpp"
 #include "ssm/detail/state_space_dual_reference_vjp.hpp"
 #include "ssm/detail/state_space_dual_step.hpp"
+#include "ssm/detail/state_space_dual_vjp.hpp"
 #include "ssm/execution.hpp"
 
 namespace ssm {
@@ -87,8 +88,13 @@ void state_space_dual_vjp(Policy policy, state_space_dual_inputs<T> const& input
   detail::require_gradients(gradients, e);
   detail::require_saved(saved, e);
   detail::plan(policy, 1, e.length);
-  detail::state_space_dual_vjp_reference(policy, inputs, initial, y_cotangent, carry_cotangent,
-                                         gradients);
+  if constexpr (std::same_as<Policy, parallel> && detail::has_fast_ssd<T>) {
+    detail::state_space_dual_vjp_fast(policy, inputs, initial, y_cotangent, carry_cotangent,
+                                      gradients, saved);
+  } else {
+    detail::state_space_dual_vjp_reference(policy, inputs, initial, y_cotangent, carry_cotangent,
+                                           gradients);
+  }
 }
 
 }  // namespace ssm

@@ -97,12 +97,14 @@ struct ssd_rows {
     C.prefetch(t, states);
     gate.prefetch(t, count);
     y.prefetch(t, count);
+    ungated.prefetch(t, count);
   }
 
   /// y·silu(gate) from a row of sums before the gate, which are lost.
   template <int Lanes>
   [[gnu::always_inline]] void write(index_t t, index_t padded, A* sums, A* space) const {
     if (ungated.first != nullptr) scatter<Lanes>(sums, count, ungated.at(t), ungated.step);
+    if (y.first == nullptr) return;
     if (gate.first != nullptr) {
       gather<Lanes>(gate.at(t), gate.step, count, padded, space);
       for (index_t p = 0; p < padded; p += Lanes) {
@@ -149,7 +151,7 @@ template <int Lanes, class T>
   using vector = pack<A, Lanes>;
   auto const e = extents_of(in);
   ssd_rows<T> const rows(in, at, y, saved);
-  index_t const tile = w.tile, states = w.states;
+  index_t const tile = round_up(at.count, Lanes), states = w.states;
   index_t const state_rows = round_up(e.states, product_rows);
   A const rate = scaled_eigenvalue(in, at.head) * number_format<A>::log2_e;
   bool const skips = in.D.data_handle() != nullptr;
@@ -206,7 +208,7 @@ template <int Lanes, class T>
       update_matrix<Lanes, A>(here, tile, count, {w.B + n, 1, states}, w.leaving, tile, decay,
                               state, state);
     }
-    add_lower_triangle<Lanes, A>(steps, tile, w.mixing, padded, w.x, w.entered,
+    add_lower_triangle<Lanes, A>(count, tile, w.mixing, padded, w.x, w.entered,
                                  skips ? +w.D : nullptr, w.y);
     for (index_t i = 0; i < count; ++i) {
       rows.template write<Lanes>(t + i, tile, w.y + i * tile, w.row);

@@ -205,9 +205,9 @@ template <int Lanes, class A>
       });
 }
 
-/// to[row] = scale[row]·to[row] + skip·b[row] + Σ_{k <= row} a[row][k] b[k]; skip may be null. Rows
-/// of `to` and b are `columns` long, those of a `a_row`; what is in them beyond k = row does not
-/// matter.
+/// to[row] = scale[row]·to[row] + skip·b[row] + Σ_{k <= row} a[row][k] b[k] for row < rows; scale
+/// (1) and skip (0) may be null. Rows of `to` and b are `columns` long, those of a `a_row`; what is
+/// in them beyond k = row does not matter.
 template <int Lanes, class A>
 [[gnu::always_inline]] inline void add_lower_triangle(index_t rows, index_t columns, A const* a,
                                                       index_t a_row, A const* b, A const* scale,
@@ -218,7 +218,8 @@ template <int Lanes, class A>
         index_t const first = row * columns + column;
         block.each([&](auto& sum, int r, int v) __attribute__((always_inline)) {
           index_t const i = r * columns + v * Lanes;
-          sum = pack<A, Lanes>::load(to + first + i) * scale[row + r];
+          sum = pack<A, Lanes>::load(to + first + i);
+          if (scale != nullptr) sum = sum * scale[row + r];
           if (skip != nullptr) {
             sum = multiply_add(pack<A, Lanes>::load(skip + column + v * Lanes),
                                pack<A, Lanes>::load(b + first + i), sum);
@@ -235,7 +236,7 @@ template <int Lanes, class A>
                                                               b + first + first_row * columns);
         });
         block.each([&](auto& sum, int r, int v) __attribute__((always_inline)) {
-          sum.store(to + first + r * columns + v * Lanes);
+          if (row + r < rows) sum.store(to + first + r * columns + v * Lanes);
         });
       });
 }

@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: Apache-2.0
+// state_space_dual_vjp_kernel.hpp: the gradient of one tile of a head through a block of time.
+#pragma once
+
+#include "ssm/detail/state_space_dual_vjp_block.hpp"
+
+namespace ssm::detail {
+
+/// One tile's work on one block: the states are run again from the one that enters the block, then
+/// the chunks are visited backward with the cotangent g of the state after them. In the notation of
+/// run_tile, with dy the cotangent of y before the gate, h the state that enters the chunk, and
+/// L_ij = 2^(S_i - S_j), e_i = 2^S_i, w_j = L_last,j:
+///   u_j = w_j B_j·g + Σ_{i >= j} (C_i·B_j) L_ij dy_i,   dx_j = D dy_j + Δ_j u_j,
+///   dC_i = e_i dy_i·h + Σ_{j <= i} G_ij B_j,            dB_j = w_j Δ_j x_j·g + Σ_{i >= j} G_ij
+///   C_i, G_ij = (dy_i·x_j) L_ij Δ_j,                         dh = e_last g + Σ_i e_i dy_i ⊗ C_i,
+/// and the cotangent of the logarithm of decay k is the sum of all terms that crossed step k:
+///   Σ_{i >= k > j} G_ij C_i·B_j + Σ_{i >= k} C_i·(e_i dy_i·h) + Σ_{j < k} Δ_j x_j·(w_j B_j·g)
+///   + e_last h·g,  in which nothing cancels.
+template <int Lanes, class T>
+struct ssd_vjp_tile {
+  using A = accumulator_t<T>;
+  using vector = pack<A, Lanes>;
+
+  state_space_dual_inputs<T> const& in;
+  ssd_vjp_block const& block;
+  ssd_vjp_buffers<A, Lanes>& w;
+  ssd_rows<T> const rows;
+  ssd_vjp_rows<T> const more;
+  bool const skips;
+
+  [[gnu::always_inline]] index_t count(std::size_t c) const {
+    return block.chunks[c + 1] - block.chunks[c];
+  }
+  [[gnu::always_inline]] index_t offset(std::size_t c) const {
+    return block.chunks[c] - block.begin;
+  }
+  [[gnu::always_inline]] A* entering(std::size_t c) const {
+    return w.entering.data() + static_cast<index_t>(c) * w.rows * w.states;
+  }
+  [[gnu::always_inline]] bool cut(std::size_t c) const {
+    return starts_sequence(in.sequence, block.b, block.chunks[c]);
+  }
+
+  /// x of a chunk's step and its weight in the state after the chunk, Δ_j w_j.
+  [[gnu::always_inline]] A load_x(std::size_t c, index_t j) const {
+    index_t const first = offset(c), last = first + count(c) - 1;
+    gather<Lanes>(rows.x.at(block.chunks[c] + j), rows.x.step, rows.count, w.tile,
+                  w.x + j * w.tile);
+    return w.between[last * w.chunk + j] * w.step[first + j];
+  }
+
+  /// A quarter of a chunk's rows, before it is their turn.
+  [[gnu::always_inline]] void prefetch(std::size_t c, index_t quarter) const {
+    index_t const q = count(c);
+    for (index_t j = q * quarter / 4; j < q * (quarter + 1) / 4; ++j) {
+      index_t const t = block.chunks[c] + j;
+      rows.x.prefetch(t, rows.count);
+      rows.gate.prefetch(t, rows.count);
+      more.prefetch(t, rows.count);
+    }
+  }
+
+  /// The states that enter all chunks, from that of the first.
+  [[gnu::always_inline]] void run_forward() const {
+    std::size_t const last = block.chunks.size() - 2;
+    for (index_t quarter = 0; quarter < 4; ++quarter) prefetch(last, quarter);
+    for (std::size_t c = 0; c < last; ++c) {
+      A* const next = entering(c + 1);
+      if (cut(c + 1)) {
+        std::fill_n(next, w.rows * w.states, A(0));
+        continue;
+      }
+      for (index_t j = 0; j < count(c); ++j) {
+        A const weight = load_x(c, j);
+        for (index_t p = 0; p < w.tile; p += Lanes) {
+          index_t const i = j * w.tile + p;
+          vector(vector::load(w.x + i) * weight).store(w.input + i);
+        }
+      }
+      update_matrix<Lanes, A>(w.rows, w.states, count(c), {w.input, 1, w.tile},
+                              w.B + offset(c) * w.states, w.states,
+                              w.entered[offset(c) + count(c) - 1], entering(c), next);
+    }
+  }
+
+  [[gnu::always_inline]] void run_backward() const {
+    for (std::size_t c = block.chunks.size() - 1; c-- > 0;) {
+      visit_chunk(c);
+      if (cut(c)) std::fill_n(+w.cotangent, w.rows * w.states, A(0));
+    }
+  }
+
+  [[gnu::always_inline]] void visit_chunk(std::size_t c) const {
+    index_t const q = count(c), steps = round_up(q, product_rows), first = offset(c);
+    index_t const tile = w.tile, states = w.states, t = block.chunks[c];
+    A* const h = entering(c);
+    A const* const C = w.C + first * states;
+    A const *const between = w.between + first * w.chunk, *const step = w.step + first;
+    A const *const products = w.products + first * w.chunk, *const entered = w.entered + first;
+    A* const weight = w.scale;
+
+    for (index_t j = 0; j < q; ++j) {
+      weight[j] = load_x(c, j);
+      pull_back_gate<Lanes>(rows, more, t + j, tile, w.y + j * tile, +w.row, w.input + j * tile);
+    }
+    for (index_t j = q; j < steps; ++j) weight[j] = A(0);
+    std::fill_n(w.x + q * tile, (steps - q) * tile, A(0));
+    std::fill_n(w.y + q * tile, (steps - q) * tile, A(0));
+
+    // G, the terms G_ij C_i·B_j, and (C_i·B_j) L_ij
+    multiply_rows<Lanes, A>(steps, tile, w.y, w.x, w.terms, w.chunk);
+    for (index_t i = 0; i < q; ++i) {
+      for (index_t j = 0; j < w.chunk; j += Lanes) {
+        index_t const at = i * w.chunk + j;
+        vector const decay = vector::load(between + at), product = vector::load(products + at);
+        vector const G = vector::load(w.terms + at) * (decay * vector::load(step + j));
+        A* const sum = w.to_products + first * w.chunk + at;
+        vector(vector::load(sum) + G).store(sum);
+        vector(G * product).store(w.terms + at);
+        vector(product * decay).store(w.mixing + at);
+      }
+    }
+
+    // B and C with the states
+    std::size_t const next = c == 0 ? 0 : c - 1;
+    prefetch(next, 0);
+    add_scaled_products<Lanes, A>(q, states, w.rows, {w.x, tile, 1}, w.cotangent, weight,
+                                  w.to_B + first * states, nullptr, nullptr);
+    std::fill_n(+w.dots, steps, A(0));
+    A through(0);
+    prefetch(next, 1);
+    if (!cut(c)) {
+      add_scaled_products<Lanes, A>(q, states, w.rows, {w.y, tile, 1}, h, entered,
+                                    w.to_C + first * states, C, w.dots);
+      through = entered[q - 1] * dot_product<Lanes, A>(h, w.cotangent, w.rows * states);
+    }
+
+    // u, first its part through the state
+    prefetch(next, 2);
+    transpose_B(c);
+    multiply_tall<Lanes, A>(w.rows, w.chunk, in.B.extent(3), {w.cotangent, states, 1},
+                            w.transposed_B, w.drive_columns);
+    A into_state[longest_ssd_chunk];
+    for (index_t j = 0; j < q; ++j) {
+      A const decay = between[(q - 1) * w.chunk + j];
+      A* const u = w.drive + j * tile;
+      for (index_t p = 0; p < w.rows; ++p) u[p] = decay * w.drive_columns[p * w.chunk + j];
+      for (index_t p = w.rows; p < tile; ++p) u[p] = A(0);
+      into_state[j] = step[j] * dot_product<Lanes, A>(u, w.x + j * tile, tile);
+    }
+    add_upper_triangle<Lanes, A>(q, tile, w.mixing, w.chunk, w.y, w.drive);
+    write_drives(c);
+
+    // dh
+    prefetch(next, 3);
+    for (index_t i = 0; i < q; ++i)
+      for (index_t p = 0; p < tile; p += Lanes)
+        vector(vector::load(w.y + i * tile + p) * entered[i]).store(w.input + i * tile + p);
+    update_matrix<Lanes, A>(w.rows, states, q, {w.input, 1, tile}, C, states, entered[q - 1],
+                            w.cotangent, w.cotangent);
+    add_log_decays(c, through, into_state);
+  }
+
+  /// B of a chunk with its steps side by side.
+  [[gnu::always_inline]] void transpose_B(std::size_t c) const {
+    A const* const B = w.B + offset(c) * w.states;
+    index_t const q = count(c);
+    for (index_t n = 0; n < w.states; ++n) {
+      A* const to = w.transposed_B + n * w.chunk;
+      for (index_t j = 0; j < q; ++j) to[j] = B[j * w.states + n];
+      for (index_t j = q; j < w.chunk; ++j) to[j] = A(0);
+    }
+  }
+
+  /// dx, dD, and the part of dΔ that comes through the drive, from u.
+  [[gnu::always_inline]] void write_drives(std::size_t c) const {
+    for (index_t j = 0; j < count(c); ++j) {
+      A *const u = w.drive + j * w.tile, *const x = w.x + j * w.tile, *const y = w.y + j * w.tile;
+      A const step = w.step[offset(c) + j];
+      w.to_step[offset(c) + j] += dot_product<Lanes, A>(x, u, w.tile);
+      for (index_t p = 0; p < w.tile; p += Lanes) {
+        vector const g = vector::load(y + p);
+        multiply_add(g, vector::load(x + p), vector::load(w.to_D + p)).store(w.to_D + p);
+        vector sum = vector::load(u + p) * step;
+        if (skips) sum = multiply_add(g, vector::load(w.D + p), sum);
+        sum.store(u + p);
+      }
+      if (more.to_x.first != nullptr) {
+        add_row<Lanes>(u, rows.count, more.to_x.at(block.chunks[c] + j), more.to_x.step);
+      }
+    }
+  }
+
+  /// The cotangents of the logarithms of a chunk's decays.
+  [[gnu::always_inline]] void add_log_decays(std::size_t c, A through,
+                                             A const (&into_state)[longest_ssd_chunk]) const {
+    index_t const q = count(c);
+    A* const to = w.to_log + offset(c);
+    A entering_state(0);
+    for (index_t k = 0; k < q; ++k) {
+      to[k] += through + entering_state;
+      entering_state += into_state[k];
+    }
+    A leaving(0);
+    A* const crossing = w.scale;  // Σ_{i >= k} of the terms for each j
+    std::fill_n(crossing, q, A(0));
+    for (index_t k = q - 1; k >= 0; --k) {
+      leaving += w.entered[offset(c) + k] * w.dots[k];
+      A sum(0);
+      for (index_t j = 0; j < k; ++j) sum += crossing[j] += w.terms[k * w.chunk + j];
+      to[k] += leaving + sum;
+    }
+  }
+};
+
+}  // namespace ssm::detail

@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: Apache-2.0
+// state_space_dual_vjp_part.hpp: the gradient of some heads of a group, block by block.
+#pragma once
+
+#include <algorithm>
+#include <vector>
+
+#include "ssm/detail/state_space_dual_vjp_kernel.hpp"
+
+namespace ssm::detail {
+
+/// Heads of one group through blocks of time, last block first. The cotangent of their states
+/// waits in views.carry_cotangent between blocks; the gradients of B and C are added up over the
+/// heads and written for each block.
+template <int Lanes, class T>
+struct ssd_vjp_part {
+  using A = accumulator_t<T>;
+  using vector = pack<A, Lanes>;
+
+  state_space_dual_inputs<T> const& in;
+  ssd_vjp_views<T> const& views;
+  ssd_partition const& tiles;
+  ssd_vjp_buffers<A, Lanes>& w;
+  index_t longest, b, group, part, first_head, last_head, first_block, last_block;
+
+  [[gnu::always_inline]] void run() const {
+    index_t const length = in.x.extent(1);
+    for (index_t k = last_block - 1; k >= first_block; --k) {
+      ssd_vjp_block block{b,
+                          group,
+                          k * state_space_dual_block,
+                          std::min(length, (k + 1) * state_space_dual_block),
+                          {}};
+      find_chunks(block);
+      load(block);
+      for (index_t head = first_head; head < last_head; ++head) pull_back_head(block, head, k);
+      store(block);
+    }
+  }
+
+  [[gnu::always_inline]] A rate(index_t head) const {
+    return scaled_eigenvalue(in, head) * number_format<A>::log2_e;
+  }
+
+  [[gnu::always_inline]] void fill(ssd_vjp_block const& block, index_t head) const {
+    index_t const count = block.end - block.begin;
+    fill_steps<Lanes>(in, b, head, block.begin, count, round_up(count, Lanes), rate(head), +w.step,
+                      +w.log_decay);
+  }
+
+  /// Chunks that none of the heads overflows in.
+  [[gnu::always_inline]] void find_chunks(ssd_vjp_block& block) const {
+    std::vector<char> begins(static_cast<std::size_t>(block.end - block.begin), 0);
+    index_t const first = block.begin;
+    for (index_t t = first; t < block.end; t = end_of_chunk(in, b, t, longest))
+      begins[static_cast<std::size_t>(t - first)] = 1;
+    for (index_t head = first_head; head < last_head; ++head) {
+      fill(block, head);
+      for (index_t t = first; t < block.end;) {
+        index_t end = t + 1;
+        while (end < block.end && begins[static_cast<std::size_t>(end - first)] == 0) ++end;
+        t += steps_without_overflow<A>(w.log_decay + (t - first), end - t);
+        if (t < block.end) begins[static_cast<std::size_t>(t - first)] = 1;
+      }
+    }
+    for (index_t t = first; t < block.end; ++t)
+      if (begins[static_cast<std::size_t>(t - first)] != 0) block.chunks.push_back(t);
+    block.chunks.push_back(block.end);
+    auto const states = static_cast<std::size_t>(w.most_rows * w.states) * block.chunks.size();
+    if (w.entering.size() < states) w.entering.resize(states);
+  }
+
+  /// B and C of a block and their products, and zeros for their gradients.
+  [[gnu::always_inline]] void load(ssd_vjp_block const& block) const {
+    index_t const steps = block.end - block.begin;
+    row_series<T const> const B(in.B, b, group, 0), C(in.C, b, group, 0);
+    for (index_t i = 0; i < steps; ++i) {
+      index_t const t = block.begin + i, at = i * w.states;
+      gather<Lanes>(B.at(t), B.step, in.B.extent(3), w.states, w.B + at);
+      gather<Lanes>(C.at(t), C.step, in.B.extent(3), w.states, w.C + at);
+    }
+    std::fill_n(+w.to_B, steps * w.states, A(0));
+    std::fill_n(+w.to_C, steps * w.states, A(0));
+    std::fill_n(+w.to_products, w.block_rows() * w.chunk, A(0));
+    for (std::size_t c = 0; c + 1 < block.chunks.size(); ++c) {
+      index_t const at = block.chunks[c] - block.begin;
+      multiply_rows<Lanes, A>(round_up(block.chunks[c + 1] - block.chunks[c], product_rows),
+                              w.states, w.C + at * w.states, w.B + at * w.states,
+                              w.products + at * w.chunk, w.chunk);
+    }
+  }
+
+  /// The gradients of B and C of a block, with what comes from their products.
+  [[gnu::always_inline]] void store(ssd_vjp_block const& block) const {
+    for (std::size_t c = 0; c + 1 < block.chunks.size(); ++c) {
+      index_t const at = block.chunks[c] - block.begin, rows = at * w.states;
+      index_t const steps = block.chunks[c + 1] - block.chunks[c];
+      A const* const G = w.to_products + at * w.chunk;
+      add_lower_triangle<Lanes, A>(steps, w.states, G, w.chunk, w.B + rows, nullptr, nullptr,
+                                   w.to_C + rows);
+      add_upper_triangle<Lanes, A>(steps, w.states, G, w.chunk, w.C + rows, w.to_B + rows);
+    }
+    auto const write = [&](tensor_view<A, 5> const& all, A const* from)
+        __attribute__((always_inline)) {
+      if (all.data_handle() == nullptr) return;
+      row_series<A> const to(all.select(0, part), b, group, 0);
+      for (index_t t = block.begin; t < block.end; ++t)
+        scatter<Lanes>(from + (t - block.begin) * w.states, in.B.extent(3),
+                       to.at(t - first_block * state_space_dual_block), to.step);
+    };
+    write(views.B, w.to_B);
+    write(views.C, w.to_C);
+  }
+
+  [[gnu::always_inline]] void pull_back_head(ssd_vjp_block const& block, index_t head,
+                                             index_t k) const {
+    index_t const steps = block.end - block.begin, head_dim = in.x.extent(3);
+    fill(block, head);
+    for (std::size_t c = 0; c + 1 < block.chunks.size(); ++c) {
+      index_t const at = block.chunks[c] - block.begin;
+      fill_decays<Lanes, A>(w.log_decay + at, block.chunks[c + 1] - block.chunks[c], w.chunk,
+                            w.between + at * w.chunk, w.entered + at);
+    }
+    std::fill_n(+w.to_step, steps, A(0));
+    std::fill_n(+w.to_log, steps, A(0));
+    for (index_t i = 0; i < tiles.tiles; ++i) {
+      index_t const first = i * tiles.tile;
+      pull_back_tile(block, {b, head, first, std::min(tiles.tile, head_dim - first)}, k);
+    }
+    pull_back_step_sizes(block, head);
+  }
+
+  [[gnu::always_inline]] void pull_back_tile(ssd_vjp_block const& block, ssd_tile const& at,
+                                             index_t k) const {
+    w.tile = round_up(at.count, std::max(Lanes, tall_rows));
+    w.rows = round_up(at.count, tall_rows);
+    auto const rows_of = [&](auto const& view, A* to, auto const& move)
+        __attribute__((always_inline)) {
+      for (index_t p = 0; p < at.count; ++p)
+        move(&view(b, at.head, at.first + p, 0), view.stride(3), to + p * w.states);
+    };
+    index_t const states = in.B.extent(3);
+    auto const load = [&](auto const* from, index_t step, A* to) __attribute__((always_inline)) {
+      gather<Lanes>(from, step, states, w.states, to);
+    };
+    index_t const padding = (w.rows - at.count) * w.states;
+    std::fill_n(w.entering.data() + at.count * w.states, padding, A(0));
+    std::fill_n(w.cotangent + at.count * w.states, padding, A(0));
+    rows_of(views.saved.states.select(1, k), w.entering.data(), load);
+    rows_of(views.carry_cotangent, w.cotangent, load);
+    bool const skips = in.D.data_handle() != nullptr;
+    if (skips) gather<Lanes>(&in.D(at.head, at.first), in.D.stride(1), at.count, w.tile, +w.D);
+    std::fill_n(+w.to_D, w.tile, A(0));
+
+    ssd_vjp_tile<Lanes, T> const run{in, block, w, {in, at, {}, {}}, {views, at}, skips};
+    run.run_forward();
+    run.run_backward();
+
+    rows_of(
+        views.carry_cotangent,
+        w.cotangent, [&](A * to, index_t step, A const* from) __attribute__((always_inline)) {
+          scatter<Lanes>(from, states, to, step);
+        });
+    for (index_t p = 0; p < at.count; ++p) views.D(b, at.head, at.first + p) += w.to_D[p];
+  }
+
+  /// From the gradients of Δ' and of the decays' logarithms Δ' A' to those of the projection, the
+  /// bias, the step factor and A'.
+  [[gnu::always_inline]] void pull_back_step_sizes(ssd_vjp_block const& block, index_t head) const {
+    index_t const steps = block.end - block.begin;
+    A const eigenvalue = scaled_eigenvalue(in, head), factor = in.scaling.step_factor(head);
+    A to_eigenvalue(0), to_bias(0), to_factor(0);
+    A* const biased = w.log_decay;
+    for (index_t i = 0; i < steps; ++i) {
+      to_eigenvalue += w.to_log[i] * w.step[i];
+      biased[i] = biased_step(in, b, block.begin + i, head);
+    }
+    for (index_t i = steps; i < round_up(steps, Lanes); ++i) biased[i] = A(0);
+    for (index_t i = 0; i < steps; i += Lanes) {
+      vector const x = vector::load(biased + i);
+      vector rule = x, slope(A(1));
+      if (in.step_rule.softplus) {
+        rule = softplus(x);
+        slope = sigmoid(x);
+      }
+      if (in.step_rule.limits) {
+        vector const zero(A(0)), low(in.step_rule.limits->smallest),
+            high(in.step_rule.limits->largest);
+        slope = where_greater(low, rule, zero, where_greater(rule, high, zero, slope));
+        rule = larger(low, smaller(high, rule));
+      }
+      vector const arriving =
+          multiply_add(vector::load(w.to_log + i), eigenvalue, vector::load(w.to_step + i));
+      vector(arriving * rule).store(w.step + i);
+      vector(arriving * slope * factor).store(biased + i);
+    }
+    for (index_t i = 0; i < steps; ++i) {
+      to_factor += w.step[i];
+      to_bias += biased[i];
+      if (views.step_size.data_handle() != nullptr)
+        views.step_size(b, block.begin + i, head) = biased[i];
+    }
+    views.eigenvalue(b, head) += to_eigenvalue;
+    views.bias(b, head) += to_bias;
+    views.factor(b, head) += to_factor;
+  }
+};
+
+}  // namespace ssm::detail
