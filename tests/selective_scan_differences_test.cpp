@@ -3,6 +3,9 @@
 // formula, in 50 digits for the slow twin and in double for the fast path.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <iostream>
+
 #include "support/oracle.hpp"
 #include "support/selective_scan_gradients.hpp"
 
@@ -40,6 +43,28 @@ TEST(SelectiveScanDifferences, SlowTwinHasTheSlopesOfTheFormulaIn50Digits) {
   }
   expect_slopes_of_the_formula(
       random_selective<digits50>({2, 2, 2, 2}, 1, selective_options::all(), 200));
+}
+
+TEST(SelectiveScanDifferences, InDoubleIsWithinTheBoundOf50Digits) {
+  double largest = 0;
+  for (unsigned bits = 0; bits < selective_options::combinations; bits += 73) {
+    auto const p = random_selective<double>({2, 7, 3, 3}, 3, selective_options::of_bits(bits),
+                                            250 + 20 * bits);
+    auto const exact = converted_problem<digits50>(p);
+    auto expected = run_selective_vjp(sequential{}, exact);
+    selective_gradient_bounds bounds(exact);
+    auto const check = [&](auto policy) {
+      auto found = run_selective_vjp(policy, p);
+      auto const worst = worst_of(p.options, found, expected, bounds);
+      EXPECT_LE(worst.ratio, 1) << worst.name << ", " << p.name();
+      largest = std::max(largest, worst.ratio);
+    };
+    check(sequential{});
+    check(parallel{.instructions = instruction_set::baseline});
+    check(parallel{.instructions = instruction_set::avx2});
+    check(parallel{.instructions = instruction_set::avx512});
+  }
+  std::cout << "double: the largest error is " << largest << " of its bound\n";
 }
 
 // A factor for the layer, for each channel and for each state, by views of stride 0.

@@ -3,6 +3,8 @@
 // take them from the truth.
 #pragma once
 
+#include <gtest/gtest.h>
+
 #include <algorithm>
 
 #include "support/selective_scan_problem.hpp"
@@ -180,6 +182,23 @@ worst_gradient worst_of(selective_options const& options, selective_gradient<T>&
       },
       found, expected, bounds.terms);
   return worst;
+}
+
+/// Bit for bit, a NaN being equal to a NaN.
+template <class T>
+void expect_same_bits(selective_gradient<T> const& found, selective_gradient<T> const& expected) {
+  for_each_gradient(
+      selective_options::all(),
+      [](char const* name, auto const& f, auto const& e) {
+        ASSERT_EQ(f.extents(), e.extents()) << name;
+        index_t differences = 0;
+        for (index_t i = 0; i < f.size(); ++i) {
+          T const a = f.data()[i], b = e.data()[i];
+          differences += a == b || (a != a && b != b) ? 0 : 1;
+        }
+        EXPECT_EQ(differences, 0) << name;
+      },
+      found, expected);
 }
 
 }  // namespace ssm::test
