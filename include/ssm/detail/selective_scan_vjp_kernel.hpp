@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <type_traits>
 #include <utility>
 
 #include "ssm/detail/selective_scan_kernel.hpp"
@@ -126,9 +127,11 @@ struct selective_scan_vjp_kernel {
     }
   }
 
+  /// First: of the block's packs, whose sums over channels begin here.
+  ///
   /// The states of `few` states of a pack and their decays, step by step from `h`; what the
   /// gradient of a gate needs, Σ C h; and dC_t = dy_t h_t.
-  template <bool InRange>
+  template <bool InRange, bool First>
   [[gnu::always_inline]] void repeat(index_t count, index_t v, index_t n, rows const& B,
                                      rows const& C, real const* eigenvalue, upcoming next) const {
     pack_t h[few], A[few];
@@ -155,7 +158,7 @@ struct selective_scan_vjp_kernel {
         decay.store(g.decay + (t * few + i) * Lanes);
         h[i].store(g.h + ((t + 1) * few + i) * Lanes);
         real* const to_C = g.to_C + (t * few + i) * Lanes;
-        multiply_add(dy, h[i], pack_t::load(to_C)).store(to_C);
+        (First ? dy * h[i] : multiply_add(dy, h[i], pack_t::load(to_C))).store(to_C);
       });
       sum.store(k.w.sum + at);
     }
@@ -164,6 +167,7 @@ struct selective_scan_vjp_kernel {
   /// The same steps backward: with g_t what arrives at h_t,
   ///   g_t = C_t dy_t + decay_{t+1} g_{t+1};   dB_t = g_t (Δ x)_t,
   ///   d(Δ x)_t = B_t g_t, dz_t = g_t decay_t h_{t-1} for z = Δ A.
+  template <bool First>
   [[gnu::always_inline]] void reverse(index_t count, index_t v, index_t n, rows const& B,
                                       rows const& C, real const* eigenvalue, upcoming next) const {
     index_t const own = (v * k.w.states + n) * Lanes;
@@ -184,7 +188,8 @@ struct selective_scan_vjp_kernel {
       unrolled<few>([&](auto i) __attribute__((always_inline)) {
         index_t const here = (t * few + i) * Lanes;
         pack_t const arriving = multiply_add(dy, C_row[i], later[i]);
-        multiply_add(arriving, input, pack_t::load(g.to_B + here)).store(g.to_B + here);
+        real* const to_B = g.to_B + here;
+        (First ? arriving * input : multiply_add(arriving, input, pack_t::load(to_B))).store(to_B);
         to_input = multiply_add(arriving, B_row[i], to_input);
         later[i] = arriving * pack_t::load(g.decay + here);
         pack_t const to_z = later[i] * pack_t::load(g.h + here);
@@ -207,15 +212,15 @@ struct selective_scan_vjp_kernel {
                                             rows const& C,
                                             shared_gradients<real> const& shared) const {
     for (index_t n = 0; n < k.w.states; n += few) {
-      std::fill_n(g.to_B, count * few * Lanes, real(0));
-      std::fill_n(g.to_C, count * few * Lanes, real(0));
-      for (index_t v = 0; v < k.packs(); ++v) {
-        index_t const own = (v * k.w.states + n) * Lanes;
+      auto const run = [&]<bool First>(std::bool_constant<First>, index_t v)
+          __attribute__((always_inline)) {
+        index_t const own = (v * k.w.states + n) * Lanes, number = n / few * 2;
         std::copy_n(k.w.h + own, few * Lanes, g.h);
-        index_t const number = n / few * 2;
-        repeat<InRange>(count, v, n, B, C, k.w.eigenvalue + own, expected(number, first, v));
-        reverse(count, v, n, B, C, k.w.eigenvalue + own, expected(number + 1, first, v));
-      }
+        repeat<InRange, First>(count, v, n, B, C, k.w.eigenvalue + own, expected(number, first, v));
+        reverse<First>(count, v, n, B, C, k.w.eigenvalue + own, expected(number + 1, first, v));
+      };
+      run(std::true_type{}, 0);
+      for (index_t v = 1; v < k.packs(); ++v) run(std::false_type{}, v);
       for (index_t t = 0; t < count; ++t) {
         real *B_row = &shared.B(t, n), *C_row = &shared.C(t, n);
         unrolled<few>([&](auto i) __attribute__((always_inline)) {
