@@ -44,8 +44,9 @@ void fast_selective_scan(parallel policy, selective_scan_inputs<T> const& in,
           constexpr int lanes = decltype(width)::template lanes<real>;
           using kernel = selective_scan_kernel<T, lanes>;
           index_t const row = (partition.block + lanes - 1) / lanes * lanes;
+          index_t const states = kernel::padded_states(s.states);
           selective_scan_workspace<real> w(is_short ? 1 : kernel::tile, row,
-                                           kernel::padded_states(s.states));
+                                           is_short ? std::max<index_t>(states, lanes) : states);
           for (index_t i = begin; i < end; ++i) {
             kernel const k{in, w, partition(i)};
             k.load_channels();
@@ -90,8 +91,10 @@ void leave_checkpoints(parallel policy, selective_scan_inputs<T> const& in,
 ///           B, C (batch, time, group, state); D, step_bias (channel); sequence (batch, time);
 ///           carry (batch, channel, state);
 ///           checkpoints (batch, ⌈length / selective_scan_block⌉, state, channel).
-/// Accuracy  a term of y that is m steps old is off by (m·(|z|/2 + 2) + states + 8)·eps of its size
-///           with z = ΔA' of a step; Δ by 3 eps, the gate by 4.
+/// Accuracy  Δ is off by e = 2.5 + |p|/2 eps of its size (p = step_size + bias; 1 without
+///           softplus); a term of y that is m steps old by (m·(|z|·(e + 1.12) + 2) + states + e +
+///           2)·eps of its size, z = ΔA' of a step; the gate by 4 eps. A factor of A' adds half an
+///           eps to e, a power 1 + 1.5·|power·log|A||.
 /// Memory    beyond inputs and outputs less than 64 KiB a thread up to 64 states.
 /// Special   length 0 leaves carry as it is; step size 0 holds the state; NaN and infinity follow
 ///           IEEE rules.

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <algorithm>
-#include <limits>
 #include <utility>
 
 #include "ssm/detail/selective_scan_inputs.hpp"
@@ -106,16 +105,22 @@ struct selective_scan_kernel {
   index_t left(index_t v) const { return block.count - v * Lanes; }
 
   /// What each channel has for all of time.
-  void load_channels() const {
-    index_t const count = block.count, c = block.first;
-    std::fill_n(w.bias, 4 * w.row, real(0));
-    if (in.step_bias.data_handle() != nullptr) {
-      for (index_t k = 0; k < count; ++k) w.bias[k] = in.step_bias(c + k);
-    }
-    if (in.D.data_handle() != nullptr) {
-      for (index_t k = 0; k < count; ++k) w.D[k] = in.D(c + k);
-    }
-    for (index_t k = 0; k < count; ++k) w.factor[k] = in.scaling.step_factor(c + k);
+  [[gnu::always_inline]] void load_channels() const {
+    auto const load = [&](tensor_view<real const, 1> const& view, real missing, real* to)
+        __attribute__((always_inline)) {
+      index_t const stride = view.stride(0);
+      real const* const from = view.data_handle() == nullptr ? nullptr : &view(block.first);
+      for (index_t v = 0; v < packs(); ++v) {
+        auto const row = from == nullptr
+                             ? pack_t(missing)
+                             : load_row<real, Lanes>(from + v * Lanes * stride, stride, left(v));
+        row.store(to + v * Lanes);
+      }
+    };
+    load(in.step_bias, real(0), w.bias);
+    load(in.D, real(0), w.D);
+    load(in.scaling.step, real(1), w.factor);
+    std::fill_n(w.largest_eigenvalue, w.row, real(0));
   }
 
   void load_eigenvalues() const {
@@ -184,12 +189,13 @@ struct selective_scan_kernel {
   }
 
   /// Steps [first, last): Δ log2 e, Δ x and D x of every channel. InRange: as if softplus_in_range
-  /// and exp2_in_range would do for all of them, and Δ x were finite; says whether that is so.
+  /// and exp2_in_range would do for all of them, and Δ x were far from infinite; says
+  /// whether that is so.
   template <bool InRange>
   [[gnu::always_inline]] bool prepare(index_t first, index_t last) const {
     index_t const b = block.b, c = block.first;
     bool const has_D = in.D.data_handle() != nullptr, has_softplus = in.step_rule.softplus;
-    bool in_range = true;
+    largest_magnitude<real, Lanes> relative;  // to what is allowed: 2^100 of Δ x
     for (index_t v = 0; v < packs(); ++v) {
       index_t const offset = v * Lanes;
       pack_t const bias = pack_t::load(w.bias + offset), D = pack_t::load(w.D + offset),
@@ -214,13 +220,12 @@ struct selective_scan_kernel {
         rate_row += w.row, input_row += w.row, sum_row += w.row;
       }
       if (!InRange) continue;
-      pack_t const exponent = largest_rate.value() * pack_t::load(w.largest_eigenvalue + offset),
-                   biased = largest_biased.value();
-      in_range = in_range && all_at_most(exponent, number_format<real>::safe_exponent) &&
-                 all_at_most(biased, softplus_range<real>) &&
-                 all_at_most(largest_input.value(), std::numeric_limits<real>::max());
+      relative.include(largest_biased.value() * (1 / softplus_range<real>));
+      relative.include(largest_input.value() * real(0x1p-100));
+      relative.include(largest_rate.value() * pack_t::load(w.largest_eigenvalue + offset) *
+                       (1 / number_format<real>::safe_exponent));
     }
-    return in_range;
+    return InRange && all_at_most(relative.value(), real(1));
   }
 
   /// Rows to bring into the cache, a step each; none where the view has no such step.

@@ -74,7 +74,7 @@ struct selective_scan_step {
     index_t const states = k.in.eigenvalue.extent(1), count = k.block.count,
                   stride = eigenvalue_stride(), state_stride = carry.stride(1);
     real const* A = eigenvalues();
-    real *state = &carry(k.block.b, k.block.first, 0), *y = k.w.sum;
+    real *state = &carry(k.block.b, k.block.first, 0), *sums = k.w.h;
     real const *rate = k.w.rate, *input = k.w.input;
     for (index_t i = 0; i < count; ++i, A += stride, state += state_stride) {
       pack_t sum(real(0));
@@ -89,8 +89,10 @@ struct selective_scan_step {
         store_row(h, state + n, 1, Whole ? index_t{Lanes} : left);
         sum = multiply_add(h, load<Whole>(C + n, left), sum);
       }
-      y[i] += sum_of_lanes(sum);
+      sum.store(sums + i * Lanes);
     }
+    // By itself, so that neither loop waits for the other's long chain of operations.
+    for (index_t i = 0; i < count; ++i) k.w.sum[i] += sum_of_lanes(pack_t::load(sums + i * Lanes));
   }
 
   template <bool Whole>
