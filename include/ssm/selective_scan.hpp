@@ -85,6 +85,7 @@ void leave_checkpoints(parallel policy, selective_scan_inputs<T> const& in,
 /// path: vector instructions chosen at run time, rows of channels shared out among threads, the
 /// same bits for any number of them; numbers other than float and double, and the policies
 /// `sequential` and `chunked`, run the recurrence of diagonal.hpp by scan.
+/// Its `chunk` has no use here: cutting time would cost every exponential twice.
 /// `checkpoints`, if not empty, receive the states entering each block of selective_scan_block
 /// steps, from which selective_scan_vjp can start again.
 /// Shapes    x, step_size, gate, y (batch, time, channel); eigenvalue, scaling (channel, state);
