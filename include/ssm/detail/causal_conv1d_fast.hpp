@@ -57,7 +57,10 @@ template <int Steps, int Lanes, class T>
       vector const weight = vector::load(rows.weight(k) + c);
       unrolled<Steps>([&](auto i) __attribute__((always_inline)) {
         constexpr int step = decltype(i)::value;
-        sum[step] = multiply_add(weight, vector::load(inputs[k][step] + c), sum[step]);
+        // Two roundings wherever a step is computed: a compiler may fuse here and not there.
+        vector product = weight * vector::load(inputs[k][step] + c);
+        keep(product);
+        sum[step] += product;
       });
     }
     unrolled<Steps>([&](auto i) __attribute__((always_inline)) {
