@@ -38,7 +38,8 @@ constexpr char const* layers[] = {
     "detail/state_space_dual_vjp detail/state_space_dual_vjp_block "
     "detail/state_space_dual_vjp_kernel detail/state_space_dual_vjp_part "
     "detail/state_space_dual_vjp_products spectrum "
-    "causal_convolution fft_convolution s4d s4d_kernel s4d_convolution detail/decay_powers",
+    "causal_convolution fft_convolution s4d s4d_kernel s4d_convolution detail/decay_powers "
+    "recurrent_state",
     "optimize calibrate",
     "model detail/json detail/mapped_file",
     "ssm",

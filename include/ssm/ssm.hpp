@@ -36,6 +36,7 @@
 #include "ssm/causal_conv1d.hpp"
 #include "ssm/causal_convolution.hpp"
 #include "ssm/fft_convolution.hpp"
+#include "ssm/recurrent_state.hpp"
 #include "ssm/s4d.hpp"
 #include "ssm/s4d_convolution.hpp"
 #include "ssm/s4d_kernel.hpp"
