@@ -29,7 +29,8 @@ constexpr char const* layers[] = {
     "scan",
     "causal_conv1d detail/causal_conv1d_block detail/causal_conv1d_fast "
     "detail/causal_conv1d_fast_vjp detail/causal_conv1d_inputs detail/causal_conv1d_reference "
-    "selective_scan detail/selective_scan_inputs detail/selective_scan_kernel "
+    "selective_scan detail/selective_scan_blocks detail/selective_scan_inputs "
+    "detail/selective_scan_kernel "
     "detail/selective_scan_reference detail/selective_scan_step detail/selective_scan_vjp "
     "detail/selective_scan_vjp_kernel state_space_dual detail/state_space_dual_chunk "
     "detail/state_space_dual_inputs detail/state_space_dual_kernel "

@@ -4,35 +4,10 @@
 
 #include <algorithm>
 #include <type_traits>
-#include <utility>
 
 #include "ssm/detail/selective_scan_kernel.hpp"
 
 namespace ssm::detail {
-
-/// What the gradient of one block of channels adds to the workspace of its forward run.
-template <class real>
-struct selective_scan_vjp_workspace {
-  tensor<real, 1> memory;
-  real *arriving, *to_step, *to_input;  ///< [step][row]: cotangents of Σ C h + D x, of Δ, of Δ x
-  real* to_gate;                        ///< [step][row]: of the gate, but for Σ C h + D x
-  real *step, *slope;                   ///< [step][row]: those of the forward workspace
-  real *cotangent, *to_eigenvalue;      ///< [pack][state][lane]: of the state, of A
-  real *decay, *h, *to_B, *to_C;        ///< [step][state of a few][lane]; h has one step more
-  real *to_bias, *to_D, *to_factor;     ///< [row]
-
-  selective_scan_vjp_workspace(index_t steps, index_t row, index_t states, index_t few_lanes) {
-    index_t const per_step = steps * row, of_block = row * states, few = steps * few_lanes;
-    memory = tensor<real, 1>({6 * per_step + 2 * of_block + 4 * few + few_lanes + 3 * row});
-    real* next = memory.data();
-    auto const take = [&](index_t count) { return std::exchange(next, next + count); };
-    arriving = take(per_step), to_step = take(per_step), to_input = take(per_step);
-    to_gate = take(per_step), step = take(per_step), slope = take(per_step);
-    cotangent = take(of_block), to_eigenvalue = take(of_block);
-    decay = take(few), h = take(few + few_lanes), to_B = take(few), to_C = take(few);
-    to_bias = take(row), to_D = take(row), to_factor = take(row);
-  }
-};
 
 /// Gradients with an element of their own for each element of their input; empty: not wanted.
 template <class real>

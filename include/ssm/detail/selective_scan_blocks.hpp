@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+// selective_scan_blocks.hpp: how Mamba's operator is shared out, and what a thread works on.
+#pragma once
+
+#include <algorithm>
+#include <utility>
+
+#include "ssm/detail/simd.hpp"
+#include "ssm/recurrence.hpp"
+#include "ssm/tensor.hpp"
+
+namespace ssm::detail {
+
+/// Channels of one row that share B and C and are run together.
+struct channel_block {
+  index_t b, group, first, count;
+};
+
+/// How channels are shared out: blocks that are short rows of memory and fill the first cache
+/// together with their tile, fewer channels where there are many states or little work.
+struct channel_partition {
+  index_t groups, channels_per_group, block, blocks_per_group;
+
+  channel_partition(scan_shape const& s, index_t group_count)
+      : groups{group_count}, channels_per_group{s.channels / group_count} {
+    block = s.states <= 32 ? 64 : s.states <= 64 ? 32 : 16;
+    while (block > 16 && s.batch * s.channels < 16 * block) block /= 2;
+    blocks_per_group = (channels_per_group + block - 1) / block;
+  }
+
+  index_t count(index_t batch) const { return batch * groups * blocks_per_group; }
+  channel_block operator()(index_t i) const {
+    index_t const k = i % blocks_per_group, g = i / blocks_per_group % groups;
+    return {i / blocks_per_group / groups, g, g * channels_per_group + k * block,
+            std::min(block, channels_per_group - k * block)};
+  }
+};
+
+/// The numbers of a row from `from` on, `stride` apart; zeros beyond `count`.
+template <class T, int Lanes, class Storage>
+[[gnu::always_inline]] inline pack<T, Lanes> load_row(Storage const* from, index_t stride,
+                                                      index_t count) {
+  if (stride == 1 && count >= Lanes) return load_as<T, Lanes>(from);
+  pack<T, Lanes> result(T(0));
+  for (int i = 0; i < Lanes && i < count; ++i) {
+    result.v[i] = static_cast<T>(from[static_cast<index_t>(i) * stride]);
+  }
+  return result;
+}
+
+template <class T, int Lanes, class Storage>
+[[gnu::always_inline]] inline void store_row(pack<T, Lanes> const& value, Storage* to,
+                                             index_t stride, index_t count) {
+  if (stride == 1 && count >= Lanes) return store_as(value, to);
+  for (int i = 0; i < Lanes && i < count; ++i) {
+    to[static_cast<index_t>(i) * stride] = static_cast<Storage>(T(value.v[i]));
+  }
+}
+
+/// What one thread works with while it runs a block of channels. `row` numbers are kept for each
+/// step, padded to whole packs; a state's numbers lie together for each pack of channels.
+template <class real>
+struct selective_scan_workspace {
+  index_t row, states;
+  tensor<real, 1> memory;
+  real *rate, *input, *sum;                      ///< [step][row]: Δ log2 e, Δ x, what becomes y
+  real *B, *C;                                   ///< [step][states]
+  real *eigenvalue, *h;                          ///< [pack][state][lane]
+  real *bias, *D, *factor, *largest_eigenvalue;  ///< [row]
+  real* step = nullptr;   ///< [step][row], for the gradient: Δ before its factor,
+  real* slope = nullptr;  ///< [step][row], and its derivative in what the rule is given
+
+  selective_scan_workspace(index_t steps, index_t row_length, index_t padded_states)
+      : row{row_length}, states{padded_states} {
+    index_t const per_step = steps * row, shared = steps * states, of_block = row * states;
+    memory = tensor<real, 1>({3 * per_step + 2 * shared + 2 * of_block + 4 * row});
+    real* next = memory.data();
+    auto const take = [&](index_t count) { return std::exchange(next, next + count); };
+    rate = take(per_step), input = take(per_step), sum = take(per_step);
+    eigenvalue = take(of_block), h = take(of_block);
+    bias = take(row), D = take(row), factor = take(row), largest_eigenvalue = take(row);
+    B = take(shared), C = take(shared);
+  }
+};
+
+/// What the gradient of one block of channels adds to the workspace of its forward run.
+template <class real>
+struct selective_scan_vjp_workspace {
+  tensor<real, 1> memory;
+  real *arriving, *to_step, *to_input;  ///< [step][row]: cotangents of Σ C h + D x, of Δ, of Δ x
+  real* to_gate;                        ///< [step][row]: of the gate, but for Σ C h + D x
+  real *step, *slope;                   ///< [step][row]: those of the forward workspace
+  real *cotangent, *to_eigenvalue;      ///< [pack][state][lane]: of the state, of A
+  real *decay, *h, *to_B, *to_C;        ///< [step][state of a few][lane]; h has one step more
+  real *to_bias, *to_D, *to_factor;     ///< [row]
+
+  selective_scan_vjp_workspace(index_t steps, index_t row, index_t states, index_t few_lanes) {
+    index_t const per_step = steps * row, of_block = row * states, few = steps * few_lanes;
+    memory = tensor<real, 1>({6 * per_step + 2 * of_block + 4 * few + few_lanes + 3 * row});
+    real* next = memory.data();
+    auto const take = [&](index_t count) { return std::exchange(next, next + count); };
+    arriving = take(per_step), to_step = take(per_step), to_input = take(per_step);
+    to_gate = take(per_step), step = take(per_step), slope = take(per_step);
+    cotangent = take(of_block), to_eigenvalue = take(of_block);
+    decay = take(few), h = take(few + few_lanes), to_B = take(few), to_C = take(few);
+    to_bias = take(row), to_D = take(row), to_factor = take(row);
+  }
+};
+
+}  // namespace ssm::detail
