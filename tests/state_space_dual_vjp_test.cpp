@@ -2,12 +2,15 @@
 // state_space_dual_vjp_test.cpp: the gradient of Mamba-2's operator in every policy.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
-#include <limits>
+#include <cstdio>
 #include <string>
+#include <type_traits>
 
 #include "ssm/state_space_dual.hpp"
 #include "support/ssd_gradients.hpp"
+#include "support/ssd_vectors.hpp"
 
 namespace {
 
@@ -64,6 +67,69 @@ TEST(StateSpaceDualVjp, ProductsOfMatricesGiveTheGradientOfTheRecurrence) {
     }
   }
   std::printf("[ double ] worst relative difference %.2g\n", worst);
+}
+
+constexpr double in_double = 1e-12;
+
+/// The gradients of a case in `found` against those of the file, as error(found, expected).
+template <class R, class Error>
+double worst_gradient(operator_case const& each, ssd_gradient<R> const& found, Error const& error) {
+  double worst = 0;
+  int compared = 0;
+  auto const compare = [&](char const* name, auto const& f) {
+    std::string const full = std::string("grad.") + name;
+    if (!each.contains(full)) return;
+    constexpr int rank = std::remove_cvref_t<decltype(f.view())>::rank;
+    double const here = error(f, each.template read<double, rank>(full));
+    EXPECT_LE(here, 1) << name;
+    worst = std::max(worst, here);
+    ++compared;
+  };
+  compare("x", found.x);
+  compare("dt", found.step_size);
+  compare("A", found.eigenvalue);
+  compare("B", found.B);
+  compare("C", found.C);
+  compare("z", found.gate);
+  compare("bias", found.step_bias);
+  compare("h0", found.initial);
+  if (!vector_case<double>::one_D_a_head(each)) {
+    compare("D", found.D);
+  } else {
+    tensor<R, 1> D({found.D.extent(0)});  // the gradient of one number a head
+    for (index_t h = 0; h < D.extent(0); ++h)
+      for (index_t p = 0; p < found.D.extent(1); ++p) D(h) += found.D(h, p);
+    compare("D", D);
+  }
+  EXPECT_GE(compared, 5);
+  return worst;
+}
+
+template <class T>
+ssd_gradient<T> gradient_of(auto policy, operator_case const& each) {
+  vector_case<T> const from(each);
+  return run_ssd_vjp(policy, from.inputs(), from.initial, each.read<T, 4>("cotangent.y"),
+                     each.read<T, 4>("cotangent.final_state"));
+}
+
+TEST(StateSpaceDualVjp, AgreesWithResultsComputedElsewhere) {
+  auto const file = operator_vectors();
+  double worst = 0;
+  for (auto const& each : operator_cases(file, "ssd")) {
+    auto const compare = [&](auto policy, char const* name) {
+      SCOPED_TRACE(each.name() + ", " + name);
+      auto const error = [](auto const& f, auto const& e) {
+        return relative_error(f, e) / in_double;
+      };
+      worst = std::max(worst, worst_gradient(each, gradient_of<double>(policy, each), error));
+    };
+    compare(sequential{}, "sequential");
+    compare(chunked{16}, "chunked");
+    compare(parallel{.threads = 1}, "parallel");
+    compare(parallel{.threads = 1, .instructions = instruction_set::avx2}, "avx2");
+    compare(parallel{.threads = 1, .instructions = instruction_set::baseline}, "baseline");
+  }
+  std::printf("[ double ] gradients: worst relative error %.2g\n", worst * in_double);
 }
 
 }  // namespace

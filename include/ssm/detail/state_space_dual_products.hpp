@@ -17,15 +17,20 @@ namespace ssm::detail {
 template <class A>
 class aligned_buffer {
  public:
-  explicit aligned_buffer(index_t count)
-      : space_(static_cast<std::size_t>(count) + line / sizeof(A)) {
-    auto const at = reinterpret_cast<std::uintptr_t>(space_.data());
-    first_ = space_.data() + (line - at % line) % line / sizeof(A);
-  }
+  explicit aligned_buffer(index_t count) { reserve(count); }
   aligned_buffer(aligned_buffer const&) = delete;
   aligned_buffer& operator=(aligned_buffer const&) = delete;
 
   operator A*() { return first_; }
+
+  /// Room for `count` numbers; where there was less, what was there is lost.
+  void reserve(index_t count) {
+    auto const needed = static_cast<std::size_t>(count) + line / sizeof(A);
+    if (space_.size() >= needed) return;
+    space_ = std::vector<A>(needed);
+    auto const at = reinterpret_cast<std::uintptr_t>(space_.data());
+    first_ = space_.data() + (line - at % line) % line / sizeof(A);
+  }
 
  private:
   static constexpr std::size_t line = 64;

@@ -11,7 +11,7 @@
 namespace ssm::detail {
 
 /// Blocks of time between which the parts of the gradients of B and C are added up.
-inline constexpr index_t ssd_vjp_slab = 8;
+inline constexpr index_t ssd_vjp_slab = 2;
 
 /// The heads of a group in parts, for each of which one thread adds up the gradients of B and C:
 /// enough parts for 8 threads, whatever their number, so that sums do not depend on it.

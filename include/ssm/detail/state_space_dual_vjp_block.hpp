@@ -33,13 +33,14 @@ struct ssd_vjp_buffers {
   static constexpr index_t unit = std::max({Lanes, product_rows, tall_rows});
   index_t chunk, states, tile, rows, most_rows;
   // for all heads of a part of a group: rows of a block of time
-  aligned_buffer<A> B, C, to_B, to_C, products, to_products, transposed_B;
+  aligned_buffer<A> B, C, to_B, to_C, products, to_products;
+  aligned_buffer<A> transposed_B{0};  // of each chunk, its steps side by side
   // for a head
   aligned_buffer<A> step, log_decay, between, entered, to_step, to_log;
   // for a tile of a head
   aligned_buffer<A> cotangent, D, to_D, x, y, input, drive, drive_columns, mixing, terms, row,
       scale, dots;
-  std::vector<A> entering;  // states, for each chunk of a block
+  aligned_buffer<A> entering{0};  // states, for each chunk of a block
 
   ssd_vjp_buffers(index_t longest, ssd_extents const& e, index_t tile_width)
       : chunk{round_up(longest, unit)},
@@ -53,7 +54,6 @@ struct ssd_vjp_buffers {
         to_C{block_rows() * states},
         products{block_rows() * chunk},
         to_products{block_rows() * chunk},
-        transposed_B{states * chunk},
         step{block_rows()},
         log_decay{block_rows()},
         between{block_rows() * chunk},

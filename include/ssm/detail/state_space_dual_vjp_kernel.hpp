@@ -35,7 +35,7 @@ struct ssd_vjp_tile {
     return block.chunks[c] - block.begin;
   }
   [[gnu::always_inline]] A* entering(std::size_t c) const {
-    return w.entering.data() + static_cast<index_t>(c) * w.rows * w.states;
+    return w.entering + static_cast<index_t>(c) * w.rows * w.states;
   }
   [[gnu::always_inline]] bool cut(std::size_t c) const {
     return starts_sequence(in.sequence, block.b, block.chunks[c]);
@@ -66,6 +66,8 @@ struct ssd_vjp_tile {
     for (index_t quarter = 0; quarter < 4; ++quarter) prefetch(last, quarter);
     for (std::size_t c = 0; c < last; ++c) {
       A* const next = entering(c + 1);
+      for (index_t t = block.chunks[c + 1]; t < block.chunks[c + 2]; ++t)
+        rows.x.prefetch(t, rows.count);
       if (cut(c + 1)) {
         std::fill_n(next, w.rows * w.states, A(0));
         continue;
@@ -137,9 +139,9 @@ struct ssd_vjp_tile {
 
     // u, first its part through the state
     prefetch(next, 2);
-    transpose_B(c);
     multiply_tall<Lanes, A>(w.rows, w.chunk, in.B.extent(3), {w.cotangent, states, 1},
-                            w.transposed_B, w.drive_columns);
+                            w.transposed_B + static_cast<index_t>(c) * w.states * w.chunk,
+                            w.drive_columns);
     A into_state[longest_ssd_chunk];
     for (index_t j = 0; j < q; ++j) {
       A const decay = between[(q - 1) * w.chunk + j];
@@ -159,17 +161,6 @@ struct ssd_vjp_tile {
     update_matrix<Lanes, A>(w.rows, states, q, {w.input, 1, tile}, C, states, entered[q - 1],
                             w.cotangent, w.cotangent);
     add_log_decays(c, through, into_state);
-  }
-
-  /// B of a chunk with its steps side by side.
-  [[gnu::always_inline]] void transpose_B(std::size_t c) const {
-    A const* const B = w.B + offset(c) * w.states;
-    index_t const q = count(c);
-    for (index_t n = 0; n < w.states; ++n) {
-      A* const to = w.transposed_B + n * w.chunk;
-      for (index_t j = 0; j < q; ++j) to[j] = B[j * w.states + n];
-      for (index_t j = q; j < w.chunk; ++j) to[j] = A(0);
-    }
   }
 
   /// dx, dD, and the part of dΔ that comes through the drive, from u.

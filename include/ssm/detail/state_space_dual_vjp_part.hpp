@@ -66,8 +66,9 @@ struct ssd_vjp_part {
     for (index_t t = first; t < block.end; ++t)
       if (begins[static_cast<std::size_t>(t - first)] != 0) block.chunks.push_back(t);
     block.chunks.push_back(block.end);
-    auto const states = static_cast<std::size_t>(w.most_rows * w.states) * block.chunks.size();
-    if (w.entering.size() < states) w.entering.resize(states);
+    auto const count = static_cast<index_t>(block.chunks.size());
+    w.entering.reserve(w.most_rows * w.states * count);
+    w.transposed_B.reserve(w.chunk * w.states * count);
   }
 
   /// B and C of a block and their products, and zeros for their gradients.
@@ -87,6 +88,11 @@ struct ssd_vjp_part {
       multiply_rows<Lanes, A>(round_up(block.chunks[c + 1] - block.chunks[c], product_rows),
                               w.states, w.C + at * w.states, w.B + at * w.states,
                               w.products + at * w.chunk, w.chunk);
+      A* const columns = w.transposed_B + static_cast<index_t>(c) * w.states * w.chunk;
+      for (index_t n = 0; n < w.states; ++n) {
+        for (index_t j = 0; j < w.chunk; ++j)
+          columns[n * w.chunk + j] = w.B[(at + j) * w.states + n];
+      }
     }
   }
 
@@ -144,9 +150,9 @@ struct ssd_vjp_part {
       gather<Lanes>(from, step, states, w.states, to);
     };
     index_t const padding = (w.rows - at.count) * w.states;
-    std::fill_n(w.entering.data() + at.count * w.states, padding, A(0));
+    std::fill_n(w.entering + at.count * w.states, padding, A(0));
     std::fill_n(w.cotangent + at.count * w.states, padding, A(0));
-    rows_of(views.saved.states.select(1, k), w.entering.data(), load);
+    rows_of(views.saved.states.select(1, k), +w.entering, load);
     rows_of(views.carry_cotangent, w.cotangent, load);
     bool const skips = in.D.data_handle() != nullptr;
     if (skips) gather<Lanes>(&in.D(at.head, at.first), in.D.stride(1), at.count, w.tile, +w.D);

@@ -1,0 +1,303 @@
+// SPDX-License-Identifier: Apache-2.0
+// state_space_dual_options_test.cpp: what Mamba-2's operator can be asked for, and what it refuses.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "ssm/state_space_dual.hpp"
+#include "support/oracle.hpp"
+#include "support/ssd_problem.hpp"
+
+namespace {
+
+using namespace ssm;
+using namespace ssm::test;
+
+constexpr parallel one_thread{.threads = 1};
+
+TEST(StateSpaceDualOptions, PackedSequencesAreSeparateCalls) {
+  // Sequences of 1, 2, 13, 16, 17, 1, 100 and 10 steps, one of them over the end of a block.
+  std::vector<index_t> const offsets{0, 1, 3, 16, 32, 49, 50, 150, 160};
+  auto const sequence = sequence_index(offsets);
+  ssd_problem<float> const problem({1, 160, 3, 20, 1, 24});
+  auto inputs = problem.inputs();
+  inputs.sequence = sequence.view();
+  ssd_truth const truth(inputs, problem.initial);
+  auto const found = run_ssd(one_thread, inputs, problem.initial);
+  EXPECT_LE(worst_error(found, truth), 1);
+  EXPECT_LE(worst_error(run_ssd(sequential{}, inputs, problem.initial), truth), 1);
+  EXPECT_LE(worst_error(run_ssd(chunked{7}, inputs, problem.initial), truth), 1);
+
+  // Separate calls end their chunks elsewhere, so they agree to rounding; and no state crosses.
+  for (std::size_t i = 0; i + 1 < offsets.size(); ++i) {
+    index_t const begin = offsets[i], count = offsets[i + 1] - begin;
+    auto part = problem.inputs();
+    for (auto* view : {&part.x, &part.gate}) *view = view->slice(1, begin, count);
+    for (auto* view : {&part.B, &part.C}) *view = view->slice(1, begin, count);
+    part.step_size = part.step_size.slice(1, begin, count);
+    auto const alone = run_ssd(
+        one_thread, part, i == 0 ? problem.initial : tensor<float, 4>(problem.initial.extents()));
+    ssd_truth part_truth(part,
+                         i == 0 ? problem.initial : tensor<float, 4>(problem.initial.extents()));
+    EXPECT_LE(worst_error(alone, part_truth), 1) << i;
+    for_each_position(alone.y.extents(), [&](auto const& position) {
+      auto const [b, t, h, p] = position.value;
+      EXPECT_NEAR(alone.y(b, t, h, p), found.y(b, begin + t, h, p), 1e-5) << i;
+    });
+  }
+}
+
+TEST(StateSpaceDualOptions, NothingOfOneSequenceReachesTheNext) {
+  ssd_problem<float> problem({1, 40, 2, 20, 1, 24});
+  auto const sequence = sequence_index(std::vector<index_t>{0, 18, 40});
+  auto inputs = problem.inputs();
+  inputs.sequence = sequence.view();
+  auto const clean = run_ssd(one_thread, inputs, problem.initial);
+  problem.x(0, 17, 0, 3) = problem.B(0, 3, 0, 0) = std::numeric_limits<float>::infinity();
+  problem.initial(0, 0, 0, 0) = std::numeric_limits<float>::quiet_NaN();
+  auto const found = run_ssd(one_thread, inputs, problem.initial);
+  for (index_t t = 18; t < 40; ++t)
+    for (index_t p = 0; p < 20; ++p) EXPECT_EQ(found.y(0, t, 0, p), clean.y(0, t, 0, p));
+  EXPECT_TRUE(found.carry == clean.carry);
+}
+
+TEST(StateSpaceDualOptions, NoOutputDependsOnLaterInputs) {
+  for (index_t const length : {7, 45}) {
+    ssd_problem<float> problem({1, length, 1, 5, 1, 9});
+    auto const clean = run_ssd(one_thread, problem.inputs(), problem.initial);
+    for (index_t t = length - 1; t > 0; --t) {
+      float const nan = std::numeric_limits<float>::quiet_NaN();
+      problem.x(0, t, 0, 0) = problem.B(0, t, 0, 1) = problem.C(0, t, 0, 0) = nan;
+      problem.step_size(0, t, 0) = problem.gate(0, t, 0, 0) = nan;
+      auto const found = run_ssd(one_thread, problem.inputs(), problem.initial);
+      for (index_t i = 0; i < t; ++i)
+        for (index_t p = 0; p < 5; ++p) EXPECT_EQ(found.y(0, i, 0, p), clean.y(0, i, 0, p));
+      EXPECT_NE(found.y(0, t, 0, 1), found.y(0, t, 0, 1));
+    }
+  }
+}
+
+TEST(StateSpaceDualOptions, EachMayBeLeftOut) {
+  ssd_problem<float> const problem({1, 37, 2, 20, 1, 24});
+  for (int const without : {0, 1, 2, 3, 4}) {
+    auto inputs = problem.inputs();
+    if (without == 0) inputs.D = {};
+    if (without == 1) inputs.gate = {};
+    if (without == 2) inputs.step_bias = {};
+    if (without == 3) inputs.step_rule = {.softplus = false, .limits = {{-0.5F, 1}}};  // growth
+    if (without == 4) inputs.step_rule.limits = {0.1F, 0.6F};
+    ssd_truth const truth(inputs, problem.initial);
+    EXPECT_LE(worst_error(run_ssd(one_thread, inputs, problem.initial), truth), 1) << without;
+    EXPECT_LE(worst_error(run_ssd(sequential{}, inputs, problem.initial), truth), 1) << without;
+  }
+}
+
+TEST(StateSpaceDualOptions, ScalingsAreThoseOfTheDefinition) {
+  ssd_problem<float> const problem({2, 37, 3, 20, 1, 24});
+  tensor<float, 2> const linear({3, 1}, 0.7F), power({3, 1}, 1.3F);
+  tensor<float, 1> const step({3}, 1.6F);
+  for (int const kind : {0, 1, 2, 3}) {
+    auto inputs = problem.inputs();
+    if (kind == 0 || kind == 3) inputs.scaling.linear = linear.view();
+    if (kind == 1 || kind == 3) inputs.scaling.power = power.view();
+    if (kind == 2 || kind == 3) inputs.scaling.step = step.view();
+    ssd_truth const truth(inputs, problem.initial);
+    for (auto const set : {instruction_set::baseline, instruction_set::widest}) {
+      EXPECT_LE(
+          worst_error(run_ssd(parallel{.threads = 1, .instructions = set}, inputs, problem.initial),
+                      truth),
+          1)
+          << kind;
+    }
+    EXPECT_LE(worst_error(run_ssd(sequential{}, inputs, problem.initial), truth), 1) << kind;
+  }
+}
+
+TEST(StateSpaceDualOptions, AStepScaledByTwoGivesTwiceTheStatesOfAScaledByTwo) {
+  // h(Δ scaled by s) = s·h(A scaled by s) from a zero state; exact for a power of two.
+  ssd_problem<float> problem({1, 50, 3, 20, 1, 24});
+  std::fill(problem.initial.begin(), problem.initial.end(), 0.0F);
+  tensor<float, 2> const linear({3, 1}, 2.0F);
+  tensor<float, 1> const step({3}, 2.0F);
+  auto of_step = problem.inputs(), of_A = problem.inputs();
+  of_step.D = of_A.D = {};
+  of_step.scaling.step = step.view();
+  of_A.scaling.linear = linear.view();
+  for (index_t const length : {50, 6}) {
+    auto const cut = [&](auto inputs) {
+      inputs.x = inputs.x.slice(1, 0, length);
+      inputs.gate = inputs.gate.slice(1, 0, length);
+      inputs.B = inputs.B.slice(1, 0, length);
+      inputs.C = inputs.C.slice(1, 0, length);
+      inputs.step_size = inputs.step_size.slice(1, 0, length);
+      return run_ssd(one_thread, inputs, problem.initial);
+    };
+    auto const a = cut(of_step);
+    auto b = cut(of_A);
+    for (float& element : b.y) element *= 2;
+    for (float& element : b.carry) element *= 2;
+    EXPECT_TRUE(a == b) << length;
+  }
+}
+
+template <class T>
+void expect_exact_storage() {
+  for (ssd_sizes const& sizes : {ssd_sizes{1, 40, 2, 20, 1, 24}, ssd_sizes{2, 3, 2, 20, 1, 24}}) {
+    ssd_problem<T> const problem(sizes);
+    ssd_truth const truth(problem.inputs(), problem.initial);
+    for (auto const set : {instruction_set::baseline, instruction_set::widest}) {
+      EXPECT_LE(worst_error(run_ssd(parallel{.threads = 1, .instructions = set}, problem.inputs(),
+                                    problem.initial),
+                            truth),
+                1);
+    }
+    EXPECT_LE(worst_error(run_ssd(sequential{}, problem.inputs(), problem.initial), truth), 1);
+  }
+}
+
+TEST(StateSpaceDualOptions, SixteenBitStorageRoundsOnceMore) {
+  expect_exact_storage<bfloat16>();
+  expect_exact_storage<float16>();
+}
+
+TEST(StateSpaceDualOptions, ExtremeDecaysAreRight) {
+  ssd_problem<float> problem({1, 70, 5, 16, 1, 16});
+  float const eigenvalues[] = {-1e4F, -60, -1e-6F, 0, -1e30F};  // gone at once ... kept for ever
+  for (index_t h = 0; h < 5; ++h) problem.eigenvalue(h) = eigenvalues[h];
+  ssd_truth const truth(problem.inputs(), problem.initial);
+  EXPECT_LE(worst_error(run_ssd(one_thread, problem.inputs(), problem.initial), truth), 1);
+
+  auto held = problem.inputs();  // Δ = 0: states are held, exactly
+  held.step_rule.limits = {0, 0};
+  held.gate = {};
+  held.D = {};
+  auto const found = run_ssd(one_thread, held, problem.initial);
+  EXPECT_TRUE(found.carry == problem.initial);
+}
+
+TEST(StateSpaceDualOptions, GrowthOverflowsNoSoonerThanTheStates) {
+  ssd_problem<float> problem({1, 48, 2, 16, 1, 16});
+  problem.eigenvalue(0) = 2;  // e^2 a step: beyond the largest float after 45 steps
+  problem.eigenvalue(1) = 40;
+  auto inputs = problem.inputs();
+  inputs.step_rule.limits = {1, 1};
+  std::fill(problem.initial.begin(), problem.initial.end(), 0.0F);
+  for (index_t t = 0; t < 40; ++t)
+    for (index_t p = 0; p < 16; ++p) problem.x(0, t, 0, p) = problem.x(0, t, 1, p) = 0;
+  for (index_t t = 40; t < 48; ++t)
+    for (index_t p = 0; p < 16; ++p) problem.x(0, t, 1, p) = 0;
+  ssd_truth const truth(inputs, problem.initial);
+  auto const found = run_ssd(one_thread, inputs, problem.initial);
+  EXPECT_LE(worst_error(found, truth), 1);
+  for (index_t p = 0; p < 16; ++p) EXPECT_EQ(found.y(0, 47, 1, p), 0);  // no 0·∞
+}
+
+TEST(StateSpaceDualOptions, SavesTheStatesThatEnterBlocks) {
+  ssd_problem<float> const problem({1, 300, 2, 20, 1, 24});
+  auto const sequence = sequence_index(std::vector<index_t>{0, 256, 300});
+  auto inputs = problem.inputs();
+  inputs.sequence = sequence.view();
+  tensor<float, 5> states({1, 3, 2, 20, 24}, std::numeric_limits<float>::quiet_NaN());
+  tensor<float, 4> ungated(problem.x.extents(), std::numeric_limits<float>::quiet_NaN());
+  state_space_dual_saved<float> const saved{states.view(), ungated.view()};
+  auto carry = problem.initial;
+  tensor<float, 4> y(problem.x.extents());
+  state_space_dual(one_thread, inputs, carry.view(), y.view(), saved);
+  auto const plain = run_ssd(one_thread, inputs, problem.initial);
+  EXPECT_TRUE(plain.y == y);
+  EXPECT_TRUE(plain.carry == carry);
+
+  EXPECT_TRUE(materialized(states.const_view().select(1, 0)) == problem.initial);
+  for (index_t p = 0; p < 20; ++p) EXPECT_EQ(states(0, 2, 0, p, 0), 0);  // begins a sequence
+  auto part = problem.inputs();
+  part.x = part.x.slice(1, 0, 128);
+  part.gate = part.gate.slice(1, 0, 128);
+  part.B = part.B.slice(1, 0, 128);
+  part.C = part.C.slice(1, 0, 128);
+  part.step_size = part.step_size.slice(1, 0, 128);
+  EXPECT_TRUE(materialized(states.const_view().select(1, 1)) ==
+              run_ssd(one_thread, part, problem.initial).carry);
+  inputs.gate = {};
+  EXPECT_TRUE(run_ssd(one_thread, inputs, problem.initial).y == ungated);
+}
+
+/// The message of a call with inputs as `change` leaves them; outputs must stay NaN.
+template <class Change>
+std::string refusal(Change const& change) {
+  ssd_problem<float> const problem({1, 9, 4, 3, 2, 5});
+  auto inputs = problem.inputs();
+  auto carry = poisoned<float>({1, 4, 3, 5});
+  auto y = poisoned<float>({1, 9, 4, 3});
+  auto carry_view = carry.view();
+  auto y_view = y.view();
+  parallel policy{.threads = 1};
+  state_space_dual_saved<float> saved{};
+  change(inputs, carry_view, y_view, policy, saved);
+  auto const message =
+      message_of<shape_error>([&] { state_space_dual(policy, inputs, carry_view, y_view, saved); });
+  EXPECT_TRUE(is_poisoned(carry));
+  EXPECT_TRUE(is_poisoned(y));
+  EXPECT_EQ(message_of<shape_error>(
+                [&] { state_space_dual(sequential{}, inputs, carry_view, y_view, saved); }),
+            policy.chunk < 0 || policy.threads < 0 ? "no exception" : message);
+  return message;
+}
+
+TEST(StateSpaceDualOptions, RefusesWhatDoesNotFit) {
+  using in_t = state_space_dual_inputs<float>;
+  using view4 = tensor_view<float, 4>;
+  using saved_t = state_space_dual_saved<float>;
+  tensor<float, 4> const other({1, 9, 4, 2});
+  tensor<float, 1> const three({3});
+  tensor<std::int32_t, 2> falling({1, 9}, 1);
+  falling(0, 5) = 0;
+  tensor<float, 5> states({1, 2, 4, 3, 5});
+
+  EXPECT_EQ(refusal([&](in_t& in, view4&, view4&, parallel&, saved_t&) { in.gate = other.view(); }),
+            "state_space_dual: gate has shape (1, 9, 4, 2), expected (1, 9, 4, 3) (batch, time, "
+            "head, head_dim)");
+  EXPECT_EQ(
+      refusal([&](in_t& in, view4&, view4&, parallel&, saved_t&) { in.eigenvalue = three.view(); }),
+      "state_space_dual: eigenvalue has shape (3), expected (4) (head)");
+  EXPECT_EQ(refusal([&](in_t& in, view4&, view4&, parallel&, saved_t&) {
+              in.B = in.C = tensor_view<float const, 4>(in.B.data_handle(), {1, 9, 3, 3});
+            }),
+            "state_space_dual: x has 4 heads, expected a multiple of the 3 groups of B");
+  EXPECT_EQ(refusal([&](in_t&, view4& carry, view4&, parallel&, saved_t&) {
+              carry = carry.slice(3, 0, 4);
+            }),
+            "state_space_dual: carry has shape (1, 4, 3, 4), expected (1, 4, 3, 5) (batch, head, "
+            "head_dim, state)");
+  EXPECT_EQ(refusal([&](in_t&, view4&, view4& y, parallel&, saved_t&) {
+              y = {y.data_handle(), y.extents(), {0, 0, 3, 1}};
+            }),
+            "state_space_dual: y has stride 0 along axis 1 of extent 9, expected elements of its "
+            "own at every position");
+  EXPECT_EQ(refusal([&](in_t& in, view4&, view4&, parallel&, saved_t&) {
+              in.step_rule.limits = {0, std::numeric_limits<float>::infinity()};
+            }),
+            "state_space_dual: step limits are [0, inf], expected finite numbers, the smaller one "
+            "first");
+  EXPECT_EQ(
+      refusal([&](in_t& in, view4&, view4&, parallel&, saved_t&) { in.sequence = falling.view(); }),
+      "state_space_dual: sequence falls from 1 to 0 at (0, 5), expected never less than "
+      "before");
+  EXPECT_EQ(refusal([&](in_t&, view4&, view4&, parallel& policy, saved_t&) { policy.chunk = -1; }),
+            "parallel: chunk is -1, expected 0 (from the shape) or more");
+  EXPECT_EQ(refusal([&](in_t&, view4&, view4&, parallel&, saved_t& saved) {
+              saved.states = states.view();
+            }),
+            "state_space_dual: saved.states has shape (1, 2, 4, 3, 5), expected (1, 1, 4, 3, 5) "
+            "(batch, block, head, head_dim, state)");
+  tensor<float, 2> const factor({4, 2});
+  EXPECT_EQ(refusal([&](in_t& in, view4&, view4&, parallel&, saved_t&) {
+              in.scaling.linear = factor.view();
+            }).substr(0, 24),
+            "spectrum_scaling: linear");
+}
+
+}  // namespace
