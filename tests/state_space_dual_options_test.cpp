@@ -214,10 +214,7 @@ TEST(StateSpaceDualOptions, SavesTheStatesThatEnterBlocks) {
   EXPECT_TRUE(materialized(states.const_view().select(1, 0)) == problem.initial);
   for (index_t p = 0; p < 20; ++p) EXPECT_EQ(states(0, 2, 0, p, 0), 0);  // begins a sequence
   auto part = problem.inputs();
-  part.x = part.x.slice(1, 0, 128);
-  part.gate = part.gate.slice(1, 0, 128);
-  part.B = part.B.slice(1, 0, 128);
-  part.C = part.C.slice(1, 0, 128);
+  for (auto* view : {&part.x, &part.gate, &part.B, &part.C}) *view = view->slice(1, 0, 128);
   part.step_size = part.step_size.slice(1, 0, 128);
   EXPECT_TRUE(materialized(states.const_view().select(1, 1)) ==
               run_ssd(one_thread, part, problem.initial).carry);

@@ -22,6 +22,7 @@ struct number_format;
 template <>
 struct number_format<float> {
   using bits = std::int32_t;
+  using word = std::uint32_t;
   static constexpr float rounder = 0x1.8p23f;
   static constexpr int fraction_bits = 23;
   static constexpr float safe_exponent = 125;  ///< 2^±this times a factor in [1/2, 2] is normal
@@ -39,6 +40,7 @@ struct number_format<float> {
 template <>
 struct number_format<double> {
   using bits = std::int64_t;
+  using word = std::uint64_t;
   static constexpr double rounder = 0x1.8p52;
   static constexpr int fraction_bits = 52;
   static constexpr double safe_exponent = 1021;
@@ -98,11 +100,11 @@ template <class T, int Lanes, int Count>
 }
 
 template <class T, int Lanes>
-using bits_pack = pack<typename number_format<T>::bits, Lanes>;
+using bits_pack = pack<typename number_format<T>::word, Lanes>;
 
 template <class T>
-inline constexpr typename number_format<T>::bits bits_of_one =
-    __builtin_bit_cast(typename number_format<T>::bits, T(1));
+inline constexpr typename number_format<T>::word bits_of_one =
+    __builtin_bit_cast(typename number_format<T>::word, T(1));
 
 template <class To, class From>
 [[gnu::always_inline]] inline To same_bits(From const& from) {
@@ -225,7 +227,7 @@ inline constexpr T softplus_range = T(0.69) * number_format<T>::safe_exponent;
 template <class T, int Lanes>
 [[gnu::always_inline]] inline pack<T, Lanes> minus_size(pack<T, Lanes> const& x) {
   auto bits = same_bits<bits_pack<T, Lanes>>(x);
-  bits.v |= std::numeric_limits<typename number_format<T>::bits>::min();
+  bits.v |= ~(~typename number_format<T>::word(0) >> 1);
   return same_bits<pack<T, Lanes>>(bits);
 }
 
