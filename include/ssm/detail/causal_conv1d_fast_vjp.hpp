@@ -33,7 +33,8 @@ struct conv_vjp {
 /// d/dx x σ(x), as silu_slope: σ(-x) is not 1 - σ(x), which would cancel.
 template <class T, int Lanes>
 [[gnu::always_inline]] inline pack<T, Lanes> silu_slope(pack<T, Lanes> const& x) {
-  pack<T, Lanes> const zero(T(0)), one(T(1)), e = exp_of_minus_size<false>(x), share = one / (one + e);
+  pack<T, Lanes> const zero(T(0)), one(T(1)), e = exp_of_minus_size<false>(x),
+                                              share = one / (one + e);
   pack<T, Lanes> const of_x = where_greater(zero, x, e, one) * share;
   pack<T, Lanes> const of_minus_x = where_greater(zero, x, one, e) * share;
   return of_x * multiply_add(x, of_minus_x, one);
