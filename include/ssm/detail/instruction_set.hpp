@@ -29,8 +29,10 @@ inline instruction_set machine_instruction_set() {
 #endif
 }
 
-/// Bytes in a vector register of a set, known to the compiler. `Build` makes functions compiled
-/// with different flags different functions, or the linker would keep one of them for all.
+/// Bytes in a vector register of a set, known to the compiler. `Build` keeps the wrappers of
+/// different flags apart, but not what calls them: of an operator in two translation units the
+/// linker keeps one, with that unit's flags. All units of a program need the same -m flags, or a
+/// machine that has them all.
 template <int Bytes, int Build>
 struct vector_width {
   template <class T>
