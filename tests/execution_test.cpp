@@ -1,16 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// execution_test.cpp: how policies cut time, how windows walk it, and that work is done once.
+// execution_test.cpp: how policies cut time, how windows walk it, and sums that any threads share.
 #include "ssm/execution.hpp"
 
 #include <gtest/gtest.h>
 
-#include <atomic>
-#include <chrono>
-#include <stdexcept>
-#include <thread>
-#include <vector>
-
-#include "ssm/detail/parallel_for.hpp"
 #include "ssm/detail/sum_into.hpp"
 #include "support/oracle.hpp"
 #include "support/random_tensor.hpp"
@@ -19,7 +12,6 @@ namespace {
 
 using namespace ssm;
 using namespace ssm::test;
-using ssm::detail::parallel_for;
 using ssm::detail::plan;
 using ssm::detail::sum_into;
 
@@ -97,56 +89,6 @@ TEST(Execution, SettingThatCannotWorkThrowsAndNamesTheField) {
             "parallel: threads is -1, expected 0 (all) or more");
   EXPECT_EQ(message_of<shape_error>([] { plan(parallel{.threads = 1, .chunk = -2}, 1, 1); }),
             "parallel: chunk is -2, expected 0 (from the shape) or more");
-}
-
-TEST(ParallelFor, EveryIndexIsVisitedExactlyOnceForAnyThreadsAndCount) {
-  for (int const threads : {0, 1, 2, 3, 7, 16}) {
-    for (index_t const count : {0, 1, 2, 6, 7, 8, 31, 1000, 10007}) {
-      std::vector<std::atomic<int>> visits(static_cast<std::size_t>(count));
-      parallel_for(threads, count, [&](index_t begin, index_t end) {
-        EXPECT_LT(begin, end);
-        for (index_t i = begin; i < end; ++i) ++visits[static_cast<std::size_t>(i)];
-      });
-      for (auto const& visited : visits) {
-        ASSERT_EQ(visited, 1) << threads << " threads, count " << count;
-      }
-    }
-  }
-}
-
-TEST(ParallelFor, OneThreadIsTheCallingThread) {
-  std::thread::id worker;
-  parallel_for(1, 10, [&](index_t, index_t) { worker = std::this_thread::get_id(); });
-  EXPECT_EQ(worker, std::this_thread::get_id());
-}
-
-TEST(ParallelFor, ExceptionOfAnyThreadReachesTheCallerWithItsMessage) {
-  for (int const threads : {1, 2, 3, 7}) {
-    EXPECT_EQ(message_of<std::runtime_error>([&] {
-                parallel_for(threads, 1000, [](index_t begin, index_t end) {
-                  if (begin <= 500 && 500 < end) throw std::runtime_error("at 500");
-                });
-              }),
-              "at 500")
-        << threads << " threads";
-  }
-}
-
-TEST(ParallelFor, ExceptionStopsTheWorkNotYetBegun) {
-  std::atomic<bool> thrown{false};
-  std::atomic<int> ranges{0};
-  EXPECT_THROW(parallel_for(2, 1000,
-                            [&](index_t begin, index_t) {
-                              ++ranges;
-                              if (begin == 0) {
-                                thrown = true;
-                                throw std::runtime_error("first");
-                              }
-                              while (!thrown) std::this_thread::yield();
-                              std::this_thread::sleep_for(std::chrono::milliseconds(50));
-                            }),
-               std::runtime_error);
-  EXPECT_LT(ranges, 16) << "of 33 ranges";
 }
 
 /// What sum_into should give, from its definition: every term once, in the order b, i, c, n.

@@ -22,7 +22,8 @@ constexpr char const* layers[] = {
     "config error scalar",
     "numerics random tensor_view tensor eigen detail/double_word detail/half detail/simd "
     "detail/simd_math execution.cuh",
-    "affine_map execution detail/instruction_set detail/parallel_for detail/require_writable "
+    "affine_map execution detail/instruction_set detail/workers detail/parallel_for "
+    "detail/require_writable "
     "detail/scratch "
     "detail/sum_into",
     "discretize recurrence diagonal scalar_identity readout step_size packed spectrum_scaling",

@@ -1,51 +1,77 @@
 // SPDX-License-Identifier: Apache-2.0
-// parallel_for.hpp: independent work on std::jthread. (std::execution::par is silently serial
-// with libstdc++ where TBB is not installed.)
+// parallel_for.hpp: independent work, shared out to threads. (std::execution::par is silently
+// serial with libstdc++ where TBB is not installed.)
 #pragma once
 
 #include <algorithm>
 #include <atomic>
+#include <cstddef>
 #include <exception>
 #include <mutex>
-#include <thread>
+#include <utility>
 #include <vector>
 
 #include "ssm/config.hpp"
+#include "ssm/detail/workers.hpp"
 
 namespace ssm::detail {
 
-/// Call run(begin, end) over disjoint ranges that cover [0, count), on `threads` threads (0: one
-/// for each processor), the calling one among them. Ranges go to whoever is free, so `run` must
-/// not care which thread it is on. The first exception stops the rest and is thrown again here.
+/// A part of the work: whoever takes from it takes half of what is left, so that few ranges suffice
+/// and the last are short.
+struct alignas(64) share_of_work {  // a cache line of its own
+  std::atomic<index_t> begin;
+  index_t end;
+
+  /// The next range; an empty one if there is none.
+  std::pair<index_t, index_t> take() {
+    index_t first = begin.load(std::memory_order_relaxed);
+    index_t last = first;
+    do {
+      if (first >= end) return {end, end};
+      last = first + (end - first + 1) / 2;
+    } while (!begin.compare_exchange_weak(first, last, std::memory_order_relaxed));
+    return {first, last};
+  }
+};
+
+/// Call run(begin, end) over disjoint ranges that cover [0, count), on up to `threads` threads (0:
+/// one for each processor), the calling one among them. Each thread has a share of its own, the
+/// same from call to call so that it finds it in its cache, and then takes from the others':
+/// `run` must not care which thread it is on. The first exception stops the rest and is thrown
+/// again here. A call from within `run` stays on its thread.
+///
+/// The other threads outlive the call. For 50 µs each stays awake, so that a loop that follows
+/// begins at once; then it sleeps, and a call takes some microseconds more to wake it, or does
+/// without where the work is done before.
 template <class Run>
 void parallel_for(int threads, index_t count, Run const& run) {
   if (count <= 0) return;
-  if (threads == 0) threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  if (threads == 0) threads = processors();
   auto const workers = static_cast<int>(std::min<index_t>(threads, count));
-  if (workers == 1) return run(index_t{0}, count);
+  if (workers == 1 || is_at_work) return run(index_t{0}, count);
 
-  constexpr index_t ranges_per_worker = 16;  // evens out ranges of unequal cost
-  index_t const range = std::max<index_t>(1, count / (workers * ranges_per_worker));
-  std::atomic<index_t> next{0};
+  std::vector<share_of_work> shares(static_cast<std::size_t>(workers));
+  for (int i = 0; i < workers; ++i) {
+    auto& share = shares[static_cast<std::size_t>(i)];
+    share.begin = count * i / workers;
+    share.end = count * (i + 1) / workers;
+  }
   std::exception_ptr failure;
   std::mutex failure_mutex;
-  auto const work = [&] {
+  workforce::current().share(workers - 1, [&](int who) noexcept {
     try {
-      for (index_t begin; (begin = next.fetch_add(range)) < count;) {
-        run(begin, std::min(begin + range, count));
+      for (int i = 0; i < workers; ++i) {
+        auto& share = shares[static_cast<std::size_t>((who + i) % workers)];
+        for (auto range = share.take(); range.first < range.second; range = share.take()) {
+          run(range.first, range.second);
+        }
       }
     } catch (...) {
-      next = count;
+      for (auto& share : shares) share.begin = share.end;
       std::lock_guard const lock{failure_mutex};
       if (!failure) failure = std::current_exception();
     }
-  };
-  {
-    std::vector<std::jthread> helpers;
-    helpers.reserve(static_cast<std::size_t>(workers - 1));
-    for (int i = 1; i < workers; ++i) helpers.emplace_back(work);
-    work();
-  }
+  });
   if (failure) std::rethrow_exception(failure);
 }
 
