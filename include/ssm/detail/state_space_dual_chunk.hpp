@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// state_space_dual_chunk.hpp: the step sizes and decays of a few steps of one head.
+// state_space_dual_chunk.hpp: how channels and time are shared out, and the step sizes and decays
+// of a few steps of one head.
 #pragma once
 
 #include <algorithm>
@@ -10,6 +11,58 @@
 
 namespace ssm::detail {
 
+/// Channels [first, first + count) of a head of a row.
+struct ssd_tile {
+  index_t b, head, first, count;
+};
+
+/// How the channels of a call are shared out: tiles whose states stay in the cache.
+struct ssd_partition {
+  ssd_extents extents;
+  index_t tile, tiles;
+
+  ssd_partition(ssd_extents const& e, index_t bytes) : extents{e} {
+    constexpr index_t cached = 32768, narrowest = 16, widest = 64;  // multiples of all lanes
+    index_t const fitting = cached / (bytes * std::max<index_t>(1, e.states));
+    index_t const needed = round_up(std::max<index_t>(1, e.head_dim), narrowest);
+    tile = std::min(std::clamp(fitting / narrowest * narrowest, narrowest, widest), needed);
+    tiles = (e.head_dim + tile - 1) / tile;
+  }
+
+  index_t count() const { return extents.batch * extents.heads * tiles; }
+  ssd_tile operator()(index_t i) const {
+    index_t const first = i % tiles * tile, lane = i / tiles;
+    return {lane / extents.heads, lane % extents.heads, first,
+            std::min(tile, extents.head_dim - first)};
+  }
+};
+
+/// Tiles of one group that go through time side by side. Their states wait in the carry, as rows of
+/// channels, so that they need no memory: where it has no such rows, a tile goes alone.
+struct ssd_bundles {
+  ssd_partition tiles;
+  bool in_place;
+  index_t of_group, count;  // bundles of a group, and in all
+
+  template <class A>
+  ssd_bundles(ssd_partition const& partition, tensor_view<A, 4> const& carry, int threads)
+      : tiles{partition} {
+    constexpr index_t widest = 12;  // their states stay in the second cache
+    ssd_extents const& e = tiles.extents;
+    in_place = carry.stride(3) == 1 && carry.stride(2) == e.states &&
+               e.head_dim % tiles.tile == 0 && e.states % product_rows == 0;
+    index_t const most = in_place ? widest : 1, shares = 2 * threads;
+    index_t const wanted = std::clamp<index_t>(tiles.count() / shares, 1, most);
+    of_group = (tiles_of_group() + wanted - 1) / wanted;
+    count = e.batch * e.groups * of_group;
+  }
+
+  index_t tiles_of_group() const { return tiles.extents.heads_per_group() * tiles.tiles; }
+  index_t first_tile(index_t bundle) const {
+    return bundle / of_group * tiles_of_group() + bundle % of_group * tiles_of_group() / of_group;
+  }
+};
+
 /// Steps in a chunk where it is ours to choose, and at most: the matrices between the steps of a
 /// chunk have its square of elements.
 inline constexpr index_t default_ssd_chunk = 16;
@@ -18,6 +71,13 @@ inline constexpr index_t longest_ssd_chunk = state_space_dual_block;
 /// A chunk ends before its states could grow by more than 2 to this power, so that no product of
 /// decays overflows where the states do not.
 inline constexpr int largest_ssd_growth = 32;
+
+/// One after another: chunks that end at `chunk` steps, at a block's end and where a sequence ends.
+template <class T>
+index_t end_of_chunk(state_space_dual_inputs<T> const& in, index_t b, index_t t, index_t chunk) {
+  index_t const block_end = (t / state_space_dual_block + 1) * state_space_dual_block;
+  return end_of_sequence(in.sequence, b, t, std::min({t + chunk, block_end, in.x.extent(1)}));
+}
 
 /// Δ and what it is made of for the steps [t, t + count) of a head, and log2 of their decays:
 /// `rule` is Δ before the factor, `log_decay` is Δ' A' log2(e). Rows are filled up with zeros.

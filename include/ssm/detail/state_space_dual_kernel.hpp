@@ -12,62 +12,33 @@ template <class T>
 inline constexpr bool has_fast_ssd = std::is_same_v<T, float> || std::is_same_v<T, double> ||
                                      std::is_same_v<T, bfloat16> || std::is_same_v<T, float16>;
 
-/// Channels [first, first + count) of a head of a row.
-struct ssd_tile {
-  index_t b, head, first, count;
-};
-
-/// How the channels of a call are shared out: tiles whose states stay in the cache.
-struct ssd_partition {
-  ssd_extents extents;
-  index_t tile, tiles;
-
-  ssd_partition(ssd_extents const& e, index_t bytes) : extents{e} {
-    constexpr index_t cached = 32768, narrowest = 16, widest = 64;  // multiples of all lanes
-    index_t const fitting = cached / (bytes * std::max<index_t>(1, e.states));
-    index_t const needed = round_up(std::max<index_t>(1, e.head_dim), narrowest);
-    tile = std::min(std::clamp(fitting / narrowest * narrowest, narrowest, widest), needed);
-    tiles = (e.head_dim + tile - 1) / tile;
-  }
-
-  index_t count() const { return extents.batch * extents.heads * tiles; }
-  ssd_tile operator()(index_t i) const {
-    index_t const first = i % tiles * tile, lane = i / tiles;
-    return {lane / extents.heads, lane % extents.heads, first,
-            std::min(tile, extents.head_dim - first)};
-  }
-};
-
-/// One after another: chunks that end at `chunk` steps, at a block's end and where a sequence ends.
-template <class T>
-index_t end_of_chunk(state_space_dual_inputs<T> const& in, index_t b, index_t t, index_t chunk) {
-  index_t const block_end = (t / state_space_dual_block + 1) * state_space_dual_block;
-  return end_of_sequence(in.sequence, b, t, std::min({t + chunk, block_end, in.x.extent(1)}));
-}
-
 /// What a thread works on while it runs a tile: under 64 KB for 128 states of 64 channels.
 template <class A, int Lanes>
 struct ssd_buffers {
   index_t chunk, states, tile;  // padded to whole packs and whole blocks of registers
-  aligned_buffer<A> state, B, C, x, leaving, y, mixing, between, step, log_decay, entered, D, row;
+  aligned_buffer<A> state, shared, x, leaving, y, products, mixing, step, log_decay, entered, D,
+      row;
 
   ssd_buffers(index_t longest, ssd_extents const& e, index_t tile_width)
       : chunk{round_up(longest, std::max(Lanes, product_rows))},
         states{round_up(e.states, std::max(Lanes, product_rows))},
         tile{tile_width},
         state{round_up(e.states, product_rows) * tile},
-        B{chunk * states},
-        C{chunk * states},
+        shared{2 * chunk * states},
         x{chunk * tile},
         leaving{chunk * tile},
         y{chunk * tile},
+        products{chunk * chunk + chunk},
         mixing{chunk * chunk},
-        between{chunk * chunk},
         step{chunk},
         log_decay{chunk},
         entered{chunk},
         D{tile},
         row{tile} {}
+
+  // Blocks of registers may begin at any row of C, and then read a few rows beyond.
+  A* C() { return shared; }
+  A* B() { return C() + chunk * states; }
 };
 
 /// What a tile reads and writes, row by row.
@@ -90,11 +61,9 @@ struct ssd_rows {
         y{to, at.b, at.head, at.first},
         ungated{saved.ungated, at.b, at.head, at.first} {}
 
-  /// What a step that is soon to come reads and writes.
-  [[gnu::always_inline]] void prefetch(index_t t, index_t states) const {
+  /// What a step that is soon to come reads and writes, except B and C.
+  [[gnu::always_inline]] void prefetch(index_t t) const {
     x.prefetch(t, count);
-    B.prefetch(t, states);
-    C.prefetch(t, states);
     gate.prefetch(t, count);
     y.prefetch(t, count);
     ungated.prefetch(t, count);
@@ -137,85 +106,144 @@ void store_states(A const* from, index_t tile, ssd_tile const& at, index_t state
       first[p * channel_step + n * state_step] = from[n * tile + p];
 }
 
-/// All of time for one tile. Within a chunk of steps, with S_i = log2 of the decays up to step i,
+/// Tiles of one group that go through time side by side, so that B, C and their products are
+/// prepared once for all of them. Within a chunk of steps, with S_i = log2 of the decays up to
+/// step i,
 ///   y_i = 2^S_i C_i·h + Σ_{j <= i} 2^(S_i - S_j) Δ_j (C_i·B_j) x_j + D x_i,
 ///   h ← 2^S_last h + Σ_j 2^(S_last - S_j) Δ_j B_j x_j.
 template <int Lanes, class T>
-[[gnu::always_inline]] inline void run_tile(state_space_dual_inputs<T> const& in,
-                                            ssd_tile const& at, index_t chunk,
-                                            ssd_buffers<accumulator_t<T>, Lanes>& w,
-                                            tensor_view<accumulator_t<T>, 4> const& carry,
-                                            tensor_view<T, 4> const& y,
-                                            state_space_dual_saved<T> const& saved) {
+struct ssd_bundle {
   using A = accumulator_t<T>;
   using vector = pack<A, Lanes>;
-  auto const e = extents_of(in);
-  ssd_rows<T> const rows(in, at, y, saved);
-  index_t const tile = round_up(at.count, Lanes), states = w.states;
-  index_t const state_rows = round_up(e.states, product_rows);
-  A const rate = scaled_eigenvalue(in, at.head) * number_format<A>::log2_e;
-  bool const skips = in.D.data_handle() != nullptr;
-  if (skips) gather<Lanes>(&in.D(at.head, at.first), in.D.stride(1), at.count, tile, +w.D);
 
-  std::fill_n(+w.state, state_rows * tile, A(0));
-  load_states<A>(carry, at, e.states, tile, w.state);
+  state_space_dual_inputs<T> const& in;
+  ssd_bundles const& bundles;
+  ssd_buffers<A, Lanes>& w;
+  tensor_view<A, 4> const& carry;
+  tensor_view<T, 4> const& y;
+  state_space_dual_saved<T> const& saved;
+  index_t longest;  // of chunks
+  index_t bundle;
 
-  for (index_t t = 0; t < e.length;) {
-    if (starts_sequence(in.sequence, at.b, t)) std::fill_n(+w.state, state_rows * tile, A(0));
+  [[gnu::always_inline]] void run() const {
+    ssd_tile const first = bundles.tiles(bundles.first_tile(bundle));
+    index_t const length = in.x.extent(1);
+    for_each_tile([&](ssd_tile const& at) __attribute__((always_inline)) { begin_tile(at); });
+    for (index_t t = 0; t < length;) {
+      index_t const end = end_of_chunk(in, first.b, t, longest);
+      load_shared(first, t, end);
+      for_each_tile([&](ssd_tile const& at)
+                        __attribute__((always_inline)) { run_chunk(at, t, end); });
+      t = end;
+    }
+    for_each_tile([&](ssd_tile const& at) __attribute__((always_inline)) { end_tile(at); });
+  }
+
+  template <class Body>
+  [[gnu::always_inline]] void for_each_tile(Body const& body) const {
+    for (index_t i = bundles.first_tile(bundle); i < bundles.first_tile(bundle + 1); ++i)
+      body(bundles.tiles(i));
+  }
+
+  /// Rows of all channels of a tile for each state.
+  [[gnu::always_inline]] A* state_of(ssd_tile const& at) const {
+    return bundles.in_place ? &carry(at.b, at.head, at.first, 0) : +w.state;
+  }
+  [[gnu::always_inline]] index_t state_size(ssd_tile const& at) const {
+    return round_up(in.B.extent(3), product_rows) * round_up(at.count, Lanes);
+  }
+
+  [[gnu::always_inline]] void begin_tile(ssd_tile const& at) const {
+    std::fill_n(+w.state, state_size(at), A(0));
+    load_states<A>(carry, at, in.B.extent(3), round_up(at.count, Lanes), w.state);
+    if (bundles.in_place) std::copy_n(+w.state, state_size(at), state_of(at));
+  }
+  [[gnu::always_inline]] void end_tile(ssd_tile const& at) const {
+    if (bundles.in_place) std::copy_n(state_of(at), state_size(at), +w.state);
+    store_states<A>(w.state, round_up(at.count, Lanes), at, in.B.extent(3), carry);
+  }
+
+  /// B and C of the steps of a chunk, C_i·B_j, and the rows that the next chunk begins with.
+  [[gnu::always_inline]] void load_shared(ssd_tile const& at, index_t t, index_t end) const {
+    ssd_rows<T> const rows(in, at, y, saved);
+    index_t const count = end - t, steps = round_up(count, product_rows), states = w.states;
+    for (index_t i = 0; i < count; ++i) {
+      gather<Lanes>(rows.B.at(t + i), rows.B.step, in.B.extent(3), states, w.B() + i * states);
+      gather<Lanes>(rows.C.at(t + i), rows.C.step, in.B.extent(3), states, w.C() + i * states);
+    }
+    std::fill_n(w.B() + count * states, (steps - count) * states, A(0));
+    std::fill_n(w.C() + count * states, (steps - count) * states, A(0));
+    multiply_rows<Lanes, A>(steps, states, w.C(), w.B(), w.products, w.chunk);
+    for (index_t i = end; i < std::min(end + count, in.x.extent(1)); ++i) {
+      rows.B.prefetch(i, in.B.extent(3));
+      rows.C.prefetch(i, in.B.extent(3));
+    }
+  }
+
+  /// The steps [t, end) of a tile, in parts where its states could overflow.
+  [[gnu::always_inline]] void run_chunk(ssd_tile const& at, index_t t, index_t end) const {
+    A* const state = state_of(at);
+    index_t const tile = round_up(at.count, Lanes);
+    if (starts_sequence(in.sequence, at.b, t)) std::fill_n(state, state_size(at), A(0));
     if (saved.states.data_handle() != nullptr && t % state_space_dual_block == 0) {
-      store_states<A>(w.state, tile, at, e.states,
+      store_states<A>(state, tile, at, in.B.extent(3),
                       saved.states.select(1, t / state_space_dual_block));
     }
-    index_t count = end_of_chunk(in, at.b, t, chunk) - t;
-    index_t const padded = round_up(count, std::max(Lanes, product_rows));
-    fill_steps<Lanes>(in, at.b, at.head, t, count, padded, rate, +w.step, +w.log_decay);
-    count = steps_without_overflow<A>(w.log_decay, count);
-    index_t const steps = round_up(count, product_rows);
-    fill_decays<Lanes, A>(w.log_decay, count, padded, w.between, w.entered);
+    A const rate = scaled_eigenvalue(in, at.head) * number_format<A>::log2_e;
+    ssd_rows<T> const rows(in, at, y, saved);
+    if (in.D.data_handle() != nullptr)
+      gather<Lanes>(&in.D(at.head, at.first), in.D.stride(1), at.count, tile, +w.D);
+    for (index_t begin = t; begin < end;) {
+      index_t const padded = round_up(end - begin, std::max(Lanes, product_rows));
+      fill_steps<Lanes>(in, at.b, at.head, begin, end - begin, padded, rate, +w.step, +w.log_decay);
+      index_t const count = steps_without_overflow<A>(w.log_decay, end - begin);
+      fill_decays<Lanes, A>(w.log_decay, count, padded, w.mixing, w.entered);
+      run_steps(rows, state, tile, begin, count, padded, begin - t);
+      begin += count;
+    }
+  }
 
+  /// The steps [t, t + count), which are `offset` after the first of the chunk.
+  [[gnu::always_inline]] void run_steps(ssd_rows<T> const& rows, A* state, index_t tile, index_t t,
+                                        index_t count, index_t padded, index_t offset) const {
+    index_t const steps = round_up(count, product_rows), states = w.states;
     for (index_t i = 0; i < count; ++i) {
-      gather<Lanes>(rows.B.at(t + i), rows.B.step, e.states, states, w.B + i * states);
-      gather<Lanes>(rows.C.at(t + i), rows.C.step, e.states, states, w.C + i * states);
-      gather<Lanes>(rows.x.at(t + i), rows.x.step, at.count, tile, w.x + i * tile);
-      A const weight = w.between[(count - 1) * padded + i] * w.step[i];
+      gather<Lanes>(rows.x.at(t + i), rows.x.step, rows.count, tile, w.x + i * tile);
+      A const weight = w.mixing[(count - 1) * padded + i] * w.step[i];
       for (index_t p = 0; p < tile; p += Lanes)
         vector(vector::load(w.x + i * tile + p) * weight).store(w.leaving + i * tile + p);
     }
-    std::fill_n(w.B + count * states, (steps - count) * states, A(0));
-    std::fill_n(w.C + count * states, (steps - count) * states, A(0));
     std::fill_n(w.x + count * tile, (steps - count) * tile, A(0));
-    std::fill_n(+w.y, steps * tile, A(0));
-
-    multiply_rows<Lanes, A>(steps, states, w.C, w.B, w.mixing, padded);
     for (index_t i = 0; i < count; ++i) {
+      A const* const products = w.products + (offset + i) * w.chunk + offset;
       for (index_t j = 0; j < padded; j += Lanes) {
-        vector(vector::load(w.mixing + i * padded + j) *
-               (vector::load(w.between + i * padded + j) * vector::load(w.step + j)))
-            .store(w.mixing + i * padded + j);
+        A* const mixing = w.mixing + i * padded + j;
+        vector(vector::load(products + j) * (vector::load(mixing) * vector::load(w.step + j)))
+            .store(mixing);
       }
     }
 
     // A few states at a time, so that they pass through the first cache once.
     constexpr index_t cached_states = 32;
+    index_t const state_rows = round_up(in.B.extent(3), product_rows), length = in.x.extent(1);
+    A const *const B = w.B() + offset * states, *const C = w.C() + offset * states;
     A const decay = w.entered[count - 1];
     index_t next = t + count;
+    std::fill_n(+w.y, steps * tile, A(0));
     for (index_t n = 0; n < state_rows; n += cached_states) {
       index_t const here = std::min(cached_states, state_rows - n);
-      A* const state = w.state + n * tile;
-      index_t const next_end = std::min(e.length, t + count + count * (n + here) / state_rows);
-      for (; next < next_end; ++next) rows.prefetch(next, e.states);
-      add_to_matrix<Lanes, A>(steps, tile, here, {w.C + n, states, 1}, state, tile, w.y);
-      update_matrix<Lanes, A>(here, tile, count, {w.B + n, 1, states}, w.leaving, tile, decay,
-                              state, state);
+      A* const part = state + n * tile;
+      index_t const next_end = std::min(length, t + count + count * (n + here) / state_rows);
+      for (; next < next_end; ++next) rows.prefetch(next);
+      add_to_matrix<Lanes, A>(steps, tile, here, {C + n, states, 1}, part, tile, w.y);
+      update_matrix<Lanes, A>(here, tile, count, {B + n, 1, states}, w.leaving, tile, decay, part,
+                              part);
     }
     add_lower_triangle<Lanes, A>(count, tile, w.mixing, padded, w.x, w.entered,
-                                 skips ? +w.D : nullptr, w.y);
-    for (index_t i = 0; i < count; ++i) {
+                                 in.D.data_handle() == nullptr ? nullptr : +w.D, w.y);
+    for (index_t i = 0; i < count; ++i)
       rows.template write<Lanes>(t + i, tile, w.y + i * tile, w.row);
-    }
-    t += count;
   }
-  store_states<A>(w.state, tile, at, e.states, carry);
-}
+};
 
 }  // namespace ssm::detail

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <thread>
 
 #include "ssm/detail/instruction_set.hpp"
 #include "ssm/detail/parallel_for.hpp"
@@ -133,6 +134,11 @@ inline index_t ssd_chunk_length(index_t wanted, ssd_extents const& e) {
   return std::min(chunk, std::max<index_t>(1, e.length));
 }
 
+/// As parallel_for has it.
+inline int threads_of(int wanted) {
+  return wanted > 0 ? wanted : static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
+}
+
 template <class T>
 void state_space_dual_fast(parallel policy, state_space_dual_inputs<T> const& in,
                            tensor_view<accumulator_t<T>, 4> const& carry,
@@ -153,15 +159,15 @@ void state_space_dual_fast(parallel policy, state_space_dual_inputs<T> const& in
           });
     });
   }
-  ssd_partition const partition(e, sizeof(A));
+  ssd_bundles const bundles(ssd_partition(e, sizeof(A)), carry, threads_of(threads));
   index_t const chunk = ssd_chunk_length(policy.chunk, e);
-  parallel_for(threads, partition.count(), [&](index_t begin, index_t end) {
+  parallel_for(threads, bundles.count, [&](index_t begin, index_t end) {
     dispatch(
         policy.instructions, [&](auto width) __attribute__((always_inline)) {
           constexpr int lanes = decltype(width)::template lanes<A>;
-          ssd_buffers<A, lanes> buffers(chunk, e, partition.tile);
+          ssd_buffers<A, lanes> buffers(chunk, e, bundles.tiles.tile);
           for (index_t i = begin; i < end; ++i) {
-            run_tile<lanes>(in, partition(i), chunk, buffers, carry, y, saved);
+            ssd_bundle<lanes, T>{in, bundles, buffers, carry, y, saved, chunk, i}.run();
           }
         });
   });
