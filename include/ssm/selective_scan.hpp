@@ -32,9 +32,10 @@ void fast_selective_scan(parallel policy, selective_scan_inputs<T> const& in,
                          trajectory_view<accumulator_t<T>> checkpoints) {
   using real = accumulator_t<T>;
   scan_shape const s = checked_shape(in);
-  channel_partition const partition(s, in.B.extent(2));
   int const threads =
       s.batch * s.length * s.channels * s.states < least_parallel_work ? 1 : policy.threads;
+  channel_partition const partition(s, in.B.extent(2),
+                                    3 * index_t{threads == 0 ? processors() : threads});
   bool const is_short = s.length < selective_scan_short_call && carry.stride(2) == 1 &&
                         in.eigenvalue.stride(1) == 1 && checkpoints.data_handle() == nullptr &&
                         y.data_handle() != nullptr;
@@ -45,8 +46,9 @@ void fast_selective_scan(parallel policy, selective_scan_inputs<T> const& in,
           using kernel = selective_scan_kernel<T, lanes>;
           index_t const row = (partition.block + lanes - 1) / lanes * lanes;
           index_t const states = kernel::padded_states(s.states);
-          selective_scan_workspace<real> w(is_short ? 1 : kernel::tile, row,
-                                           is_short ? std::max<index_t>(states, lanes) : states);
+          selective_scan_workspace<real> w(
+              is_short ? 1 : kernel::tile, is_short ? row / lanes : kernel::packs_at_once, lanes,
+              row, is_short ? std::max<index_t>(states, lanes) : states);
           for (index_t i = begin; i < end; ++i) {
             kernel const k{in, w, partition(i)};
             k.load_channels();

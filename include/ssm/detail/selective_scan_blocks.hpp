@@ -16,15 +16,15 @@ struct channel_block {
   index_t b, group, first, count;
 };
 
-/// How channels are shared out: blocks that are short rows of memory and fill the first cache
-/// together with their tile, fewer channels where there are many states or little work.
+/// How channels are shared out: in blocks with long rows of memory, since each row begins a page of
+/// its own; fewer channels where there are many states or would be fewer blocks than that.
 struct channel_partition {
   index_t groups, channels_per_group, block, blocks_per_group;
 
-  channel_partition(scan_shape const& s, index_t group_count)
+  channel_partition(scan_shape const& s, index_t group_count, index_t least_blocks)
       : groups{group_count}, channels_per_group{s.channels / group_count} {
-    block = s.states <= 32 ? 64 : s.states <= 64 ? 32 : 16;
-    while (block > 16 && s.batch * s.channels < 16 * block) block /= 2;
+    block = s.states <= 16 ? 256 : s.states <= 32 ? 128 : s.states <= 64 ? 64 : 16;
+    while (block > 16 && s.batch * s.channels < least_blocks * block) block /= 2;
     blocks_per_group = (channels_per_group + block - 1) / block;
   }
 
@@ -57,22 +57,30 @@ template <class T, int Lanes, class Storage>
   }
 }
 
-/// What one thread works with while it runs a block of channels. `row` numbers are kept for each
-/// step, padded to whole packs; a state's numbers lie together for each pack of channels.
+/// Packs of a block that are run together, for a tile of time.
+struct pack_range {
+  index_t first, last;
+};
+
+/// What one thread works with while it runs a block of channels: `row` of them, padded to whole
+/// packs, whose numbers lie together. Those of each step are only kept for `packs` packs, the ones
+/// that are being run, so that they stay in the first cache.
 template <class real>
 struct selective_scan_workspace {
-  index_t row, states;
+  index_t steps, packs, row, states;
   tensor<real, 1> memory;
-  real *rate, *input, *sum;                      ///< [step][row]: Δ log2 e, Δ x, what becomes y
-  real *B, *C;                                   ///< [step][states]
-  real *eigenvalue, *h;                          ///< [pack][state][lane]
+  real *rate, *input, *sum;  ///< [pack][step][lane]: Δ log2 e, Δ x, what becomes y
+  real *B, *C;               ///< [step][states]
+  real *eigenvalue, *h;      ///< [pack][state][lane]
   real *bias, *D, *factor, *largest_eigenvalue;  ///< [row]
-  real* step = nullptr;   ///< [step][row], for the gradient: Δ before its factor,
-  real* slope = nullptr;  ///< [step][row], and its derivative in what the rule is given
+  real* step = nullptr;   ///< [pack][step][lane], for the gradient: Δ before its factor,
+  real* slope = nullptr;  ///< and its derivative in what the rule is given
 
-  selective_scan_workspace(index_t steps, index_t row_length, index_t padded_states)
-      : row{row_length}, states{padded_states} {
-    index_t const per_step = steps * row, shared = steps * states, of_block = row * states;
+  selective_scan_workspace(index_t step_count, index_t pack_count, int lanes, index_t row_length,
+                           index_t padded_states)
+      : steps{step_count}, packs{pack_count}, row{row_length}, states{padded_states} {
+    index_t const per_step = steps * packs * lanes, shared = steps * states,
+                  of_block = row * states;
     memory = tensor<real, 1>({3 * per_step + 2 * shared + 2 * of_block + 4 * row});
     real* next = memory.data();
     auto const take = [&](index_t count) { return std::exchange(next, next + count); };
@@ -87,9 +95,9 @@ struct selective_scan_workspace {
 template <class real>
 struct selective_scan_vjp_workspace {
   tensor<real, 1> memory;
-  real *arriving, *to_step, *to_input;  ///< [step][row]: cotangents of Σ C h + D x, of Δ, of Δ x
-  real* to_gate;                        ///< [step][row]: of the gate, but for Σ C h + D x
-  real *step, *slope;                   ///< [step][row]: those of the forward workspace
+  real *arriving, *to_step, *to_input;  ///< [pack][step][lane]: cotangents of Σ C h + D x, Δ, Δ x
+  real* to_gate;                        ///< the same: of the gate, but for Σ C h + D x
+  real *step, *slope;                   ///< the same: those of the forward workspace
   real *cotangent, *to_eigenvalue;      ///< [pack][state][lane]: of the state, of A
   real *decay, *h, *to_B, *to_C;        ///< [step][state of a few][lane]; h has one step more
   real *to_bias, *to_D, *to_factor;     ///< [row]

@@ -21,6 +21,7 @@ struct selective_scan_kernel {
   static constexpr int registers = Lanes * sizeof(real) == 64 ? 32 : 16;
   static constexpr int states_at_once = registers == 32 ? 8 : 4;
   static constexpr index_t tile = selective_scan_block;
+  static constexpr index_t packs_at_once = registers == 32 ? 1 : 4;
 
   selective_scan_inputs<T> const& in;
   workspace& w;
@@ -31,6 +32,8 @@ struct selective_scan_kernel {
   }
   index_t packs() const { return (block.count + Lanes - 1) / Lanes; }
   index_t left(index_t v) const { return block.count - v * Lanes; }
+  /// Where the workspace keeps step t of pack v.
+  index_t at(index_t t, index_t v) const { return (v % w.packs * w.steps + t) * Lanes; }
 
   /// What each channel has for all of time.
   [[gnu::always_inline]] void load_channels() const {
@@ -93,67 +96,73 @@ struct selective_scan_kernel {
     return {to, w.states};
   }
 
-  /// Δ before its factor; for the gradient it is kept at `at`, with its slope.
+  /// Δ before its factor; for the gradient it is kept at `place`, with its slope.
   template <bool InRange>
-  [[gnu::always_inline]] pack_t step_of(pack_t const& biased, index_t at) const {
+  [[gnu::always_inline]] pack_t step_of(pack_t const& biased, step_size_rule<real> const& rule,
+                                        index_t place) const {
     pack_t step = biased;
-    pack_t const e = in.step_rule.softplus ? exp_of_minus_size<InRange>(biased) : biased;
-    if (in.step_rule.softplus) step = softplus_given<InRange>(biased, e);
+    pack_t const e = rule.softplus ? exp_of_minus_size<InRange>(biased) : biased;
+    if (rule.softplus) step = softplus_given<InRange>(biased, e);
     pack_t const unlimited = step;
-    if (in.step_rule.limits) {
-      step = larger(pack_t(in.step_rule.limits->smallest),
-                    smaller(pack_t(in.step_rule.limits->largest), step));
+    if (rule.limits) {
+      step = larger(pack_t(rule.limits->smallest), smaller(pack_t(rule.limits->largest), step));
     }
     if (w.slope != nullptr) {
       pack_t const one(real(1)), zero(real(0));
-      pack_t slope = in.step_rule.softplus ? sigmoid_given(biased, e) : one;
-      if (in.step_rule.limits) {
+      pack_t slope = rule.softplus ? sigmoid_given(biased, e) : one;
+      if (rule.limits) {
         slope = where_greater(step, unlimited, zero, where_greater(unlimited, step, zero, slope));
       }
-      slope.store(w.slope + at);
-      step.store(w.step + at);
+      slope.store(w.slope + place);
+      step.store(w.step + place);
     }
     return step;
   }
 
-  /// Steps [first, last): Δ log2 e, Δ x and D x of every channel. InRange: as if softplus_in_range
-  /// and exp2_in_range would do for all of them, and Δ x were far from infinite; says
-  /// whether that is so.
+  /// Steps [first, last) of pack v: Δ log2 e, Δ x and D x. InRange: as if softplus_in_range and
+  /// exp2_in_range would do for all of them, and Δ x were far from infinite; says whether that is
+  /// so.
   template <bool InRange>
-  [[gnu::always_inline]] bool prepare(index_t first, index_t last) const {
-    index_t const b = block.b, c = block.first;
-    bool const has_D = in.D.data_handle() != nullptr, has_softplus = in.step_rule.softplus;
-    largest_magnitude<real, Lanes> relative;  // to what is allowed: 2^100 of Δ x
-    for (index_t v = 0; v < packs(); ++v) {
-      index_t const offset = v * Lanes;
-      pack_t const bias = pack_t::load(w.bias + offset), D = pack_t::load(w.D + offset),
-                   factor = pack_t::load(w.factor + offset);
-      largest_magnitude<real, Lanes> largest_biased, largest_rate, largest_input;
-      T const *x_row = &in.x(b, first, c + offset), *step_row = &in.step_size(b, first, c + offset);
-      real *rate_row = w.rate + offset, *input_row = w.input + offset, *sum_row = w.sum + offset;
-      for (index_t t = first; t < last; ++t) {
-        pack_t const x = load_row<real, Lanes>(x_row, in.x.stride(2), left(v));
-        pack_t const biased =
-            load_row<real, Lanes>(step_row, in.step_size.stride(2), left(v)) + bias;
-        if (InRange && has_softplus) largest_biased.include(biased);
-        index_t const at = (t - first) * w.row + offset;
-        pack_t const step = step_of<InRange>(biased, at) * factor;
-        pack_t const rate = step * number_format<real>::log2_e;
-        pack_t const input = step * x;
-        if (InRange) largest_rate.include(rate), largest_input.include(input);
-        rate.store(rate_row);
-        input.store(input_row);
-        (has_D ? D * x : pack_t(real(0))).store(sum_row);
-        x_row += in.x.stride(1), step_row += in.step_size.stride(1);
-        rate_row += w.row, input_row += w.row, sum_row += w.row;
-      }
-      if (!InRange) continue;
-      relative.include(largest_biased.value() * (1 / softplus_range<real>));
-      relative.include(largest_input.value() * real(0x1p-100));
-      relative.include(largest_rate.value() * pack_t::load(w.largest_eigenvalue + offset) *
-                       (1 / number_format<real>::safe_exponent));
+  [[gnu::always_inline]] bool prepare(index_t first, index_t last, index_t v) const {
+    // Whatever is read again after a store is read from memory again.
+    auto const rule = in.step_rule;
+    auto const x = in.x, step_size = in.step_size;
+    index_t const b = block.b, offset = v * Lanes, c = block.first + offset, count = left(v);
+    bool const has_D = in.D.data_handle() != nullptr;
+    pack_t const bias = pack_t::load(w.bias + offset), D = pack_t::load(w.D + offset),
+                 factor = pack_t::load(w.factor + offset);
+    largest_magnitude<real, Lanes> largest_biased, largest_rate, largest_input;
+    T const *x_row = &x(b, first, c), *step_row = &step_size(b, first, c);
+    real *const rate_to = w.rate + at(0, v), *const input_to = w.input + at(0, v),
+                *const sum_to = w.sum + at(0, v);
+    for (index_t t = 0; t < last - first; ++t) {
+      pack_t const x_t = load_row<real, Lanes>(x_row, x.stride(2), count);
+      pack_t const biased = load_row<real, Lanes>(step_row, step_size.stride(2), count) + bias;
+      if (InRange && rule.softplus) largest_biased.include(biased);
+      pack_t const step = step_of<InRange>(biased, rule, at(t, v)) * factor;
+      pack_t const rate = step * number_format<real>::log2_e;
+      pack_t const input = step * x_t;
+      if (InRange) largest_rate.include(rate), largest_input.include(input);
+      rate.store(rate_to + t * Lanes);
+      input.store(input_to + t * Lanes);
+      (has_D ? D * x_t : pack_t(real(0))).store(sum_to + t * Lanes);
+      x_row += x.stride(1), step_row += step_size.stride(1);
     }
-    return InRange && all_at_most(relative.value(), real(1));
+    if (!InRange) return false;
+    largest_magnitude<real, Lanes> relative;  // to what is allowed: 2^100 of Δ x
+    relative.include(largest_biased.value() * (1 / softplus_range<real>));
+    relative.include(largest_input.value() * real(0x1p-100));
+    relative.include(largest_rate.value() * pack_t::load(w.largest_eigenvalue + offset) *
+                     (1 / number_format<real>::safe_exponent));
+    return all_at_most(relative.value(), real(1));
+  }
+
+  /// The same of several packs, of which all or none are in range.
+  [[gnu::always_inline]] bool prepare(index_t first, index_t last, pack_range of) const {
+    bool in_range = true;
+    for (index_t v = of.first; v < of.last; ++v) in_range &= prepare<true>(first, last, v);
+    for (index_t v = of.first; v < of.last && !in_range; ++v) prepare<false>(first, last, v);
+    return in_range;
   }
 
   /// Rows to bring into the cache, a step each; none where the view has no such step.
@@ -170,19 +179,21 @@ struct selective_scan_kernel {
     }
   };
 
-  /// h ← 2^(rate A) h + input B and sum ← sum + C h for `count` steps, a few states at a time so
-  /// that they stay in registers.
+  /// h ← 2^(rate A) h + input B and sum ← sum + C h for steps [first, last), a few states at a
+  /// time so that they stay in registers.
   template <bool InRange>
-  [[gnu::always_inline]] void advance(index_t first, index_t count, rows const& of_B,
+  [[gnu::always_inline]] void advance(index_t first, index_t last, pack_range of, rows const& of_B,
                                       rows const& of_C, sequence_view<T> y) const {
-    for (index_t v = 0; v < packs(); ++v)
+    for (index_t v = of.first; v < of.last; ++v)
       for (index_t n = 0; n < w.states; n += states_at_once) {
-        // While this computes, memory brings what the next tile reads, and where y goes.
-        index_t const c = block.first + v * Lanes;
-        upcoming one = n == 0 ? upcoming(in.x, block.b, first + tile, c)
-                              : upcoming(in.gate, block.b, first + tile, c);
-        upcoming two = n == 0 ? upcoming(in.step_size, block.b, first + tile, c)
-                              : upcoming(y, block.b, first, c);
+        // While this computes, memory brings what comes after these packs, and where its y goes.
+        bool const is_next_tile = v + packs_at_once >= packs();
+        index_t const next = is_next_tile ? last : first;
+        index_t const c = block.first + (v + packs_at_once - (is_next_tile ? packs() : 0)) * Lanes;
+        upcoming one =
+            n == 0 ? upcoming(in.x, block.b, next, c) : upcoming(in.gate, block.b, next, c);
+        upcoming two =
+            n == 0 ? upcoming(in.step_size, block.b, next, c) : upcoming(y, block.b, next, c);
         real* const state = w.h + (v * w.states + n) * Lanes;
         real const* const eigenvalue = w.eigenvalue + (v * w.states + n) * Lanes;
         pack_t h[states_at_once], A[states_at_once];
@@ -190,10 +201,10 @@ struct selective_scan_kernel {
           h[i] = pack_t::load(state + i * Lanes);
           A[i] = pack_t::load(eigenvalue + i * Lanes);
         });
-        real const *rate = w.rate + v * Lanes, *input = w.input + v * Lanes;
+        real const *rate = w.rate + at(0, v), *input = w.input + at(0, v);
         real const *B = of_B.first + n, *C = of_C.first + n;
-        real* sum = w.sum + v * Lanes;
-        for (index_t t = 0; t < count; ++t) {
+        real* sum = w.sum + at(0, v);
+        for (index_t t = first; t < last; ++t) {
           __builtin_prefetch(one.row);
           __builtin_prefetch(two.row);
           one.row += one.bytes, two.row += two.bytes;
@@ -211,7 +222,7 @@ struct selective_scan_kernel {
             part = multiply_add(h[i], C[i], part);
           });
           (even + odd).store(sum);
-          rate += w.row, input += w.row, sum += w.row, B += of_B.stride, C += of_C.stride;
+          rate += Lanes, input += Lanes, sum += Lanes, B += of_B.stride, C += of_C.stride;
         }
         unrolled<states_at_once>([&](auto i) __attribute__((always_inline)) {
           h[i].store(state + i * Lanes);
@@ -220,14 +231,15 @@ struct selective_scan_kernel {
   }
 
   /// y = sum, gated where there is a gate.
-  [[gnu::always_inline]] void finish(index_t first, index_t last, sequence_view<T> y) const {
+  [[gnu::always_inline]] void finish(index_t first, index_t last, pack_range of,
+                                     sequence_view<T> y) const {
     index_t const b = block.b, c = block.first;
     bool const has_gate = in.gate.data_handle() != nullptr;
-    for (index_t v = 0; v < packs(); ++v) {
+    for (index_t v = of.first; v < of.last; ++v) {
       index_t const offset = v * Lanes;
       T const* gate_row = has_gate ? &in.gate(b, first, c + offset) : nullptr;
       T* y_row = &y(b, first, c + offset);
-      real const* sum_row = w.sum + offset;
+      real const* sum_row = w.sum + at(0, v);
       for (index_t t = first; t < last; ++t) {
         pack_t result = pack_t::load(sum_row);
         if (has_gate) {
@@ -235,7 +247,7 @@ struct selective_scan_kernel {
           gate_row += in.gate.stride(1);
         }
         store_row(result, y_row, y.stride(2), left(v));
-        y_row += y.stride(1), sum_row += w.row;
+        y_row += y.stride(1), sum_row += Lanes;
       }
     }
   }
@@ -267,13 +279,16 @@ struct selective_scan_kernel {
       index_t const limit = std::min(end, (t / tile + 1) * tile);
       index_t const last = end_of_sequence(in.sequence, block.b, t, limit);
       rows const B = shared_rows(in.B, t, last, w.B), C = shared_rows(in.C, t, last, w.C);
-      if (prepare<true>(t, last)) {
-        advance<true>(t, last - t, B, C, y);
-      } else {
-        prepare<false>(t, last);
-        advance<false>(t, last - t, B, C, y);
+      for (index_t v = 0; v < packs(); v += packs_at_once) {
+        bool const is_one = packs_at_once == 1;  // then the loops below vanish
+        pack_range const some{v, is_one ? v + 1 : std::min(v + packs_at_once, packs())};
+        if (prepare(t, last, some)) {
+          advance<true>(t, last, some, B, C, y);
+        } else {
+          advance<false>(t, last, some, B, C, y);
+        }
+        if (y.data_handle() != nullptr) finish(t, last, some, y);
       }
-      if (y.data_handle() != nullptr) finish(t, last, y);
       t = last;
     }
   }

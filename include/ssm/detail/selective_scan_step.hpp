@@ -114,13 +114,14 @@ struct selective_scan_step {
       }
       auto const B = k.shared_rows(k.in.B, t, t + 1, k.w.B),
                  C = k.shared_rows(k.in.C, t, t + 1, k.w.C);
-      if (!k.template prepare<true>(t, t + 1)) k.template prepare<false>(t, t + 1);
+      pack_range const all{0, k.packs()};
+      k.prepare(t, t + 1, all);
       if (k.in.eigenvalue.extent(1) == Lanes) {
         advance_one<true>(B.first, C.first);
       } else {
         advance_one<false>(B.first, C.first);
       }
-      k.finish(t, t + 1, y);
+      k.finish(t, t + 1, all, y);
     }
   }
 };

@@ -33,6 +33,9 @@ struct unshared_gradient {
   }
 };
 
+/// Blocks that channels are shared out in at least; sums over them follow, whatever the threads.
+inline constexpr index_t vjp_least_blocks = 6;
+
 /// Steps between two sums of what blocks of channels give to B and C: as many as keep the partial
 /// sums smaller than one input.
 inline index_t vjp_span(scan_shape const& s, channel_partition const& partition) {
@@ -49,7 +52,7 @@ void fast_selective_scan_vjp(parallel policy, selective_scan_inputs<T> const& in
                              trajectory_view<accumulator_t<T> const> checkpoints) {
   using real = accumulator_t<T>;
   scan_shape const s = checked_shape(in);
-  channel_partition const partition(s, in.B.extent(2));
+  channel_partition const partition(s, in.B.extent(2), vjp_least_blocks);
   index_t const span = vjp_span(s, partition), jobs = partition.count(s.batch);
 
   unshared_gradient<real> x(to.x), step_size(to.step_size),
@@ -70,7 +73,8 @@ void fast_selective_scan_vjp(parallel policy, selective_scan_inputs<T> const& in
             using forward = selective_scan_kernel<T, lanes>;
             using kernel = selective_scan_vjp_kernel<T, lanes>;
             index_t const row = (partition.block + lanes - 1) / lanes * lanes;
-            selective_scan_workspace<real> w(forward::tile, row, forward::padded_states(s.states));
+            selective_scan_workspace<real> w(forward::tile, row / lanes, lanes, row,
+                                             forward::padded_states(s.states));
             auto g = kernel::workspace(row, w.states);
             w.step = g.step, w.slope = g.slope;
             for (index_t job = first_job; job < last_job; ++job) {

@@ -61,7 +61,7 @@ struct selective_scan_vjp_kernel {
   [[gnu::always_inline]] void receive(index_t first, index_t last) const {
     for (index_t v = 0; v < k.packs(); ++v)
       for (index_t t = first; t < last; ++t) {
-        index_t const at = (t - first) * k.w.row + v * Lanes;
+        index_t const at = k.at(t - first, v);
         pack_t arriving = load(y_cotangent, t, v);
         if (has_gate()) {
           pack_t const z = load(k.in.gate, t, v), s = detail::sigmoid(z);
@@ -115,7 +115,7 @@ struct selective_scan_vjp_kernel {
       A[i] = pack_t::load(eigenvalue + i * Lanes);
     });
     for (index_t t = 0; t < count; ++t) {
-      index_t const at = t * k.w.row + v * Lanes;
+      index_t const at = k.at(t, v);
       __builtin_prefetch(next.row);
       next.row += next.bytes;
       pack_t const rate = pack_t::load(k.w.rate + at), input = pack_t::load(k.w.input + at),
@@ -153,7 +153,7 @@ struct selective_scan_vjp_kernel {
       A[i] = pack_t::load(eigenvalue + i * Lanes);
     });
     for (index_t t = count - 1; t >= 0; --t) {
-      index_t const at = t * k.w.row + v * Lanes;
+      index_t const at = k.at(t, v);
       __builtin_prefetch(next.row, 1);
       next.row += next.bytes;
       pack_t const dy = pack_t::load(g.arriving + at), input = pack_t::load(k.w.input + at),
@@ -213,7 +213,7 @@ struct selective_scan_vjp_kernel {
       pack_t const D = pack_t::load(k.w.D + offset), factor = pack_t::load(k.w.factor + offset);
       pack_t to_bias(real(0)), to_D(real(0)), to_factor(real(0));
       for (index_t t = first; t < last; ++t) {
-        index_t const at = (t - first) * k.w.row + offset;
+        index_t const at = k.at(t - first, v);
         pack_t const x = load(k.in.x, t, v), step = pack_t::load(g.step + at);
         pack_t const dy = pack_t::load(g.arriving + at), to_input = pack_t::load(g.to_input + at);
         pack_t const to_step = multiply_add(to_input, x, pack_t::load(g.to_step + at));
@@ -248,8 +248,8 @@ struct selective_scan_vjp_kernel {
         }
         auto const B = k.shared_rows(k.in.B, first, last, k.w.B),
                    C = k.shared_rows(k.in.C, first, last, k.w.C);
-        bool const in_range = k.template prepare<true>(first, last);
-        if (!in_range) k.template prepare<false>(first, last);
+        pack_range const all{0, k.packs()};
+        bool const in_range = k.prepare(first, last, all);
         receive(first, last);
         shared_gradients<real> const part{shared.B.slice(0, first - begin, last - first),
                                           shared.C.slice(0, first - begin, last - first)};
