@@ -36,9 +36,9 @@ namespace ssm {
 /// Repeats   bit for bit for any number of threads and any strides; policies, chunks and
 ///           instruction sets round differently.
 /// Cost      two multiplications and additions for each state of each step, and 64 KB a thread
-///           (more above 128 states in float, 64 in double, and for longer chunks). Heads of a group
-///           share what depends on B and C alone where the carry has the states of a head side by
-///           side: their working copies then take its place during the call.
+///           (more above 128 states in float, 64 in double, and for longer chunks). Where the carry
+///           has the states of a head side by side, several heads of a group go through time
+///           together; their states then lie in it in another order until the call ends.
 /// Gradient  state_space_dual_vjp; `saved` is for it.
 /// Source    Dao & Gu 2024, arXiv:2405.21060, sections 6 and 7 and listing 1; their segment sums
 ///           are our fill_decays.

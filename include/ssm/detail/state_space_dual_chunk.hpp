@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// state_space_dual_chunk.hpp: how channels and time are shared out, and the step sizes and decays
-// of a few steps of one head.
+// state_space_dual_chunk.hpp: how channels and time are shared out, rows of a few steps, and their
+// step sizes and decays.
 #pragma once
 
 #include <algorithm>
@@ -10,6 +10,57 @@
 #include "ssm/detail/state_space_dual_products.hpp"
 
 namespace ssm::detail {
+
+/// The rows of a (batch, time, head or group, element) view for one head, by time: to find a row is
+/// then one multiplication.
+template <class S>
+struct row_series {
+  S* first = nullptr;
+  index_t time_step = 0, step = 0;
+
+  row_series() = default;
+  row_series(tensor_view<S, 4> const& view, index_t b, index_t head, index_t element) {
+    if (view.data_handle() == nullptr) return;
+    first = &view(b, 0, head, element);
+    time_step = view.stride(1);
+    step = view.stride(3);
+  }
+
+  S* at(index_t t) const { return first + t * time_step; }
+
+  /// Bring a row to the second cache before it is wanted. (g++ takes a function that does no more
+  /// than this for one without effect and drops its calls, unless they are inlined first.)
+  [[gnu::always_inline]] void prefetch(index_t t, index_t count) const {
+    if (first == nullptr || step != 1) return;
+    auto const* const row = reinterpret_cast<char const*>(at(t));
+    constexpr index_t line = 64, size = sizeof(S);
+    for (index_t byte = 0; byte < count * size; byte += line)
+      __builtin_prefetch(row + byte, std::is_const_v<S> ? 0 : 1, 2);
+  }
+};
+
+/// The numbers of a strided row as a contiguous one, with zeros up to `padded`.
+template <int Lanes, class A, class Storage>
+[[gnu::always_inline]] inline void gather(Storage const* from, index_t stride, index_t count,
+                                          index_t padded, A* to) {
+  index_t i = 0;
+  if (stride == 1) {
+    for (; i + Lanes <= count; i += Lanes) load_as<A, Lanes>(from + i).store(to + i);
+  }
+  for (; i < count; ++i) to[i] = static_cast<A>(from[i * stride]);
+  for (; i < padded; ++i) to[i] = A(0);
+}
+
+/// A contiguous row into a strided one.
+template <int Lanes, class A, class Storage>
+[[gnu::always_inline]] inline void scatter(A const* from, index_t count, Storage* to,
+                                           index_t stride) {
+  index_t i = 0;
+  if (stride == 1) {
+    for (; i + Lanes <= count; i += Lanes) store_as(pack<A, Lanes>::load(from + i), to + i);
+  }
+  for (; i < count; ++i) to[i * stride] = static_cast<Storage>(from[i]);
+}
 
 /// Channels [first, first + count) of a head of a row.
 struct ssd_tile {
@@ -79,6 +130,16 @@ index_t end_of_chunk(state_space_dual_inputs<T> const& in, index_t b, index_t t,
   return end_of_sequence(in.sequence, b, t, std::min({t + chunk, block_end, in.x.extent(1)}));
 }
 
+/// Δ before the factor, from the projection with its bias.
+template <int Lanes, class A>
+[[gnu::always_inline]] inline pack<A, Lanes> by_rule(step_size_rule<A> const& rule,
+                                                     pack<A, Lanes> const& biased) {
+  pack<A, Lanes> const step = rule.softplus ? softplus(biased) : biased;
+  if (!rule.limits) return step;
+  return larger(pack<A, Lanes>(rule.limits->smallest),
+                smaller(pack<A, Lanes>(rule.limits->largest), step));
+}
+
 /// Δ and what it is made of for the steps [t, t + count) of a head, and log2 of their decays:
 /// `rule` is Δ before the factor, `log_decay` is Δ' A' log2(e). Rows are filled up with zeros.
 template <int Lanes, class T>
@@ -91,13 +152,7 @@ template <int Lanes, class T>
   for (index_t i = 0; i < count; ++i) step[i] = biased_step(in, b, t + i, head);
   for (index_t i = count; i < padded; ++i) step[i] = A(0);
   for (index_t i = 0; i < padded; i += Lanes) {
-    auto delta = pack<A, Lanes>::load(step + i);
-    if (in.step_rule.softplus) delta = softplus(delta);
-    if (in.step_rule.limits) {
-      delta = larger(pack<A, Lanes>(in.step_rule.limits->smallest),
-                     smaller(pack<A, Lanes>(in.step_rule.limits->largest), delta));
-    }
-    delta = delta * factor;
+    auto const delta = by_rule(in.step_rule, pack<A, Lanes>::load(step + i)) * factor;
     delta.store(step + i);
     pack<A, Lanes>(delta * rate).store(log_decay + i);
   }

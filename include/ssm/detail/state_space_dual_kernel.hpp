@@ -85,25 +85,63 @@ struct ssd_rows {
   }
 };
 
-/// The states of a head between a view's (channel, state) and rows of all channels for each state.
-template <class A>
-void load_states(tensor_view<A, 4> const& from, ssd_tile const& at, index_t states, index_t tile,
-                 A* to) {
-  index_t const channel_step = from.stride(2), state_step = from.stride(3);
-  A const* const first = &from(at.b, at.head, at.first, 0);
-  for (index_t p = 0; p < at.count; ++p)
-    for (index_t n = 0; n < states; ++n)
-      to[n * tile + p] = first[p * channel_step + n * state_step];
+/// Exchange rows and columns: to the right of the diagonal of blocks of Width and below it, then in
+/// smaller ones.
+template <int Width, class A, int Lanes>
+[[gnu::always_inline]] inline void transpose(pack<A, Lanes> (&rows)[Lanes]) {
+  unrolled<Lanes / 2>([&](auto k) __attribute__((always_inline)) {
+    constexpr int i = decltype(k)::value / Width * 2 * Width + decltype(k)::value % Width;
+    [&]<int... j>(std::integer_sequence<int, j...>) __attribute__((always_inline)) {
+      auto const above = rows[i].v, below = rows[i + Width].v;
+      rows[i] = __builtin_shufflevector(above, below, (j & Width ? Lanes + j - Width : j)...);
+      rows[i + Width] =
+          __builtin_shufflevector(above, below, (j & Width ? Lanes + j : j + Width)...);
+    }
+    (std::make_integer_sequence<int, Lanes>{});
+  });
+  if constexpr (Width > 1) transpose<Width / 2>(rows);
 }
 
-template <class A>
-void store_states(A const* from, index_t tile, ssd_tile const& at, index_t states,
-                  tensor_view<A, 4> const& to) {
-  index_t const channel_step = to.stride(2), state_step = to.stride(3);
-  A* const first = &to(at.b, at.head, at.first, 0);
-  for (index_t p = 0; p < at.count; ++p)
-    for (index_t n = 0; n < states; ++n)
-      first[p * channel_step + n * state_step] = from[n * tile + p];
+/// to[j·to_row + i·to_step] = from[i·from_row + j·from_step] for i < rows, j < columns.
+template <int Lanes, class A>
+[[gnu::always_inline]] inline void transpose_matrix(index_t rows, index_t columns, A const* from,
+                                                    index_t from_row, index_t from_step, A* to,
+                                                    index_t to_row, index_t to_step) {
+  bool const whole = from_step == 1 && to_step == 1 && rows % Lanes == 0 && columns % Lanes == 0;
+  if (!whole) {
+    for (index_t i = 0; i < rows; ++i)
+      for (index_t j = 0; j < columns; ++j)
+        to[j * to_row + i * to_step] = from[i * from_row + j * from_step];
+    return;
+  }
+  for (index_t i = 0; i < rows; i += Lanes) {
+    for (index_t j = 0; j < columns; j += Lanes) {
+      pack<A, Lanes> block[Lanes];
+      unrolled<Lanes>([&](auto k) __attribute__((always_inline)) {
+        block[decltype(k)::value] =
+            pack<A, Lanes>::load(from + (i + decltype(k)::value) * from_row + j);
+      });
+      transpose<Lanes / 2>(block);
+      unrolled<Lanes>([&](auto k) __attribute__((always_inline)) {
+        block[decltype(k)::value].store(to + (j + decltype(k)::value) * to_row + i);
+      });
+    }
+  }
+}
+
+/// The states of a head between a view's (channel, state) and rows of all channels for each state.
+template <int Lanes, class A>
+[[gnu::always_inline]] inline void load_states(tensor_view<A, 4> const& from, ssd_tile const& at,
+                                               index_t states, index_t tile, A* to) {
+  transpose_matrix<Lanes, A>(at.count, states, &from(at.b, at.head, at.first, 0), from.stride(2),
+                             from.stride(3), to, tile, 1);
+}
+
+template <int Lanes, class A>
+[[gnu::always_inline]] inline void store_states(A const* from, index_t tile, ssd_tile const& at,
+                                                index_t states, tensor_view<A, 4> const& to) {
+  transpose_matrix<Lanes, A>(states, at.count, from, tile, 1, &to(at.b, at.head, at.first, 0),
+                             to.stride(2), to.stride(3));
 }
 
 /// Tiles of one group that go through time side by side, so that B, C and their products are
@@ -155,12 +193,12 @@ struct ssd_bundle {
 
   [[gnu::always_inline]] void begin_tile(ssd_tile const& at) const {
     std::fill_n(+w.state, state_size(at), A(0));
-    load_states<A>(carry, at, in.B.extent(3), round_up(at.count, Lanes), w.state);
+    load_states<Lanes, A>(carry, at, in.B.extent(3), round_up(at.count, Lanes), w.state);
     if (bundles.in_place) std::copy_n(+w.state, state_size(at), state_of(at));
   }
   [[gnu::always_inline]] void end_tile(ssd_tile const& at) const {
     if (bundles.in_place) std::copy_n(state_of(at), state_size(at), +w.state);
-    store_states<A>(w.state, round_up(at.count, Lanes), at, in.B.extent(3), carry);
+    store_states<Lanes, A>(w.state, round_up(at.count, Lanes), at, in.B.extent(3), carry);
   }
 
   /// B and C of the steps of a chunk, C_i·B_j, and the rows that the next chunk begins with.
@@ -186,8 +224,8 @@ struct ssd_bundle {
     index_t const tile = round_up(at.count, Lanes);
     if (starts_sequence(in.sequence, at.b, t)) std::fill_n(state, state_size(at), A(0));
     if (saved.states.data_handle() != nullptr && t % state_space_dual_block == 0) {
-      store_states<A>(state, tile, at, in.B.extent(3),
-                      saved.states.select(1, t / state_space_dual_block));
+      store_states<Lanes, A>(state, tile, at, in.B.extent(3),
+                             saved.states.select(1, t / state_space_dual_block));
     }
     A const rate = scaled_eigenvalue(in, at.head) * number_format<A>::log2_e;
     ssd_rows<T> const rows(in, at, y, saved);

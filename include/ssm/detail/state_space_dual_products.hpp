@@ -35,65 +35,63 @@ class aligned_buffer {
  private:
   static constexpr std::size_t line = 64;
   std::vector<A> space_;
-  A* first_;
+  A* first_ = nullptr;
 };
 
 constexpr index_t round_up(index_t count, index_t multiple) {
   return (count + multiple - 1) / multiple * multiple;
 }
 
-/// The rows of a (batch, time, head or group, element) view for one head, by time: to find a row is
-/// then one multiplication.
-template <class S>
-struct row_series {
-  S* first = nullptr;
-  index_t time_step = 0, step = 0;
-
-  row_series() = default;
-  row_series(tensor_view<S, 4> const& view, index_t b, index_t head, index_t element) {
-    if (view.data_handle() == nullptr) return;
-    first = &view(b, 0, head, element);
-    time_step = view.stride(1);
-    step = view.stride(3);
-  }
-
-  S* at(index_t t) const { return first + t * time_step; }
-
-  /// Bring a row to the second cache before it is wanted. (g++ takes a function that does no more
-  /// than this for one without effect and drops its calls, unless they are inlined first.)
-  [[gnu::always_inline]] void prefetch(index_t t, index_t count) const {
-    if (first == nullptr || step != 1) return;
-    auto const* const row = reinterpret_cast<char const*>(at(t));
-    constexpr index_t line = 64, size = sizeof(S);
-    for (index_t byte = 0; byte < count * size; byte += line)
-      __builtin_prefetch(row + byte, std::is_const_v<S> ? 0 : 1, 2);
-  }
-};
-
 /// Rows that products take at once; buffers have a multiple of them.
 inline constexpr int product_rows = 4;
 
-/// The numbers of a strided row as a contiguous one, with zeros up to `padded`.
-template <int Lanes, class A, class Storage>
-[[gnu::always_inline]] inline void gather(Storage const* from, index_t stride, index_t count,
-                                          index_t padded, A* to) {
-  index_t i = 0;
-  if (stride == 1) {
-    for (; i + Lanes <= count; i += Lanes) load_as<A, Lanes>(from + i).store(to + i);
+/// Half as many sums of lanes as there were: in each part of Part lanes those of a, then those of
+/// b, where Width lanes next to each other have been one sum.
+template <int Part, int Width, class A, int Lanes>
+[[gnu::always_inline]] inline pack<A, Lanes> fold(pack<A, Lanes> const& a,
+                                                  pack<A, Lanes> const& b) {
+  constexpr auto source = [](int lane, int half) {
+    constexpr int half_part = Part / 2, half_width = Width / 2;
+    int const i = lane % half_part, from = lane % Part < half_part ? 0 : Lanes;
+    return from + lane / Part * Part + i / half_width * Width + half * half_width + i % half_width;
+  };
+  return [&]<int... i>(std::integer_sequence<int, i...>) __attribute__((always_inline)) {
+    return pack<A, Lanes>(__builtin_shufflevector(a.v, b.v, source(i, 0)...) +
+                          __builtin_shufflevector(a.v, b.v, source(i, 1)...));
   }
-  for (; i < count; ++i) to[i] = static_cast<A>(from[i * stride]);
-  for (; i < padded; ++i) to[i] = A(0);
+  (std::make_integer_sequence<int, Lanes>{});
 }
 
-/// A contiguous row into a strided one.
-template <int Lanes, class A, class Storage>
-[[gnu::always_inline]] inline void scatter(A const* from, index_t count, Storage* to,
-                                           index_t stride) {
-  index_t i = 0;
-  if (stride == 1) {
-    for (; i + Lanes <= count; i += Lanes) store_as(pack<A, Lanes>::load(from + i), to + i);
+/// All of them folded into one.
+template <int Part, int Width, class A, int Lanes, std::size_t Count>
+[[gnu::always_inline]] inline pack<A, Lanes> fold_all(pack<A, Lanes> const (&packs)[Count]) {
+  if constexpr (Count == 1) {
+    return packs[0];
+  } else {
+    pack<A, Lanes> half[Count / 2];
+    unrolled<Count / 2>([&](auto i) __attribute__((always_inline)) {
+      constexpr int k = 2 * decltype(i)::value;
+      half[decltype(i)::value] = fold<Part, Width>(packs[k], packs[k + 1]);
+    });
+    return fold_all<Part, Width / 2>(half);
   }
-  for (; i < count; ++i) to[i * stride] = static_cast<Storage>(from[i]);
+}
+
+/// The sums of the lanes of Lanes packs, pack_of(integral_constant<int, i>), in (Lanes - 1)·3
+/// instructions.
+template <class A, int Lanes, class PackOf>
+[[gnu::always_inline]] inline pack<A, Lanes> sums_of_lanes(PackOf const& pack_of) {
+  constexpr int few = 16 / sizeof(A), parts = Lanes / few;  // 16 bytes stay where they are
+  pack<A, Lanes> across[few];
+  unrolled<few>([&](auto q) __attribute__((always_inline)) {
+    pack<A, Lanes> packs[parts];
+    unrolled<parts>([&](auto k) __attribute__((always_inline)) {
+      constexpr int i = few * decltype(k)::value + decltype(q)::value;
+      packs[decltype(k)::value] = pack_of(std::integral_constant<int, i>{});
+    });
+    across[decltype(q)::value] = fold_all<Lanes, Lanes>(packs);
+  });
+  return fold_all<few, few>(across);
 }
 
 /// A block of a matrix in registers.
@@ -170,17 +168,18 @@ struct factor_view {
   index_t row_step, step;
 };
 
-/// to = scale·from + a b, with b's row k at b + k·b_step. `rows` is a multiple of product_rows.
-template <int Lanes, class A>
-[[gnu::always_inline]] inline void update_matrix(index_t rows, index_t columns, index_t count,
-                                                 factor_view<A> const& a, A const* b,
-                                                 index_t b_step, A scale, A const* from, A* to) {
+/// to = before + a b, with b's row k at b + k·b_step; before(i) is the pack at element i. `rows` is
+/// a multiple of product_rows.
+template <int Lanes, class A, class Before>
+[[gnu::always_inline]] inline void multiply_matrix(index_t rows, index_t columns, index_t count,
+                                                   factor_view<A> const& a, A const* b,
+                                                   index_t b_step, Before const& before, A* to) {
   for_each_block<Lanes, A>(
       rows, columns, [&](auto packs, index_t row, index_t column) __attribute__((always_inline)) {
         register_block<A, Lanes, product_rows, decltype(packs)::value> block;
         index_t const first = row * columns + column;
         block.each([&](auto& sum, int r, int v) __attribute__((always_inline)) {
-          sum = pack<A, Lanes>::load(from + first + r * columns + v * Lanes) * scale;
+          sum = before(first + r * columns + v * Lanes);
         });
         block.add_products(a.data + row * a.row_step, a.row_step, a.step, b + column, b_step,
                            count);
@@ -190,24 +189,26 @@ template <int Lanes, class A>
       });
 }
 
+/// to = scale·from + a b.
+template <int Lanes, class A>
+[[gnu::always_inline]] inline void update_matrix(index_t rows, index_t columns, index_t count,
+                                                 factor_view<A> const& a, A const* b,
+                                                 index_t b_step, A scale, A const* from, A* to) {
+  auto const scaled = [&](index_t i) __attribute__((always_inline)) {
+    return pack<A, Lanes>::load(from + i) * scale;
+  };
+  multiply_matrix<Lanes, A>(rows, columns, count, a, b, b_step, scaled, to);
+}
+
 /// to += a b.
 template <int Lanes, class A>
 [[gnu::always_inline]] inline void add_to_matrix(index_t rows, index_t columns, index_t count,
                                                  factor_view<A> const& a, A const* b,
                                                  index_t b_step, A* to) {
-  for_each_block<Lanes, A>(
-      rows, columns, [&](auto packs, index_t row, index_t column) __attribute__((always_inline)) {
-        register_block<A, Lanes, product_rows, decltype(packs)::value> block;
-        index_t const first = row * columns + column;
-        block.each([&](auto& sum, int r, int v) __attribute__((always_inline)) {
-          sum = pack<A, Lanes>::load(to + first + r * columns + v * Lanes);
-        });
-        block.add_products(a.data + row * a.row_step, a.row_step, a.step, b + column, b_step,
-                           count);
-        block.each([&](auto& sum, int r, int v) __attribute__((always_inline)) {
-          sum.store(to + first + r * columns + v * Lanes);
-        });
-      });
+  auto const present = [&](index_t i) __attribute__((always_inline)) {
+    return pack<A, Lanes>::load(to + i);
+  };
+  multiply_matrix<Lanes, A>(rows, columns, count, a, b, b_step, present, to);
 }
 
 /// to[row] = scale[row]·to[row] + skip·b[row] + Σ_{k <= row} a[row][k] b[k] for row < rows; scale
@@ -271,8 +272,17 @@ template <int Lanes, class A>
           });
         });
       }
-      block.each([&](auto& sum, int r, int v) __attribute__((always_inline)) {
-        to[(i + r) * to_row + j + v] = sum_of_lanes(sum);
+      A sums[product_rows * widest];
+      unrolled<product_rows * widest / Lanes>([&](auto k) __attribute__((always_inline)) {
+        constexpr int first = decltype(k)::value * Lanes;
+        sums_of_lanes<A, Lanes>([&](auto at) __attribute__((always_inline)) {
+          constexpr int element = first + decltype(at)::value;
+          return block.at[element / widest][element % widest];
+        }).store(sums + first);
+      });
+      unrolled<product_rows>([&](auto r) __attribute__((always_inline)) {
+        constexpr int row = decltype(r)::value;
+        pack<A, widest>::load(sums + row * widest).store(to + (i + row) * to_row + j);
       });
     }
   }

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <algorithm>
-#include <thread>
 
 #include "ssm/detail/instruction_set.hpp"
 #include "ssm/detail/parallel_for.hpp"
@@ -15,11 +14,12 @@ namespace ssm::detail {
 /// and back would take longer.
 inline constexpr index_t shortest_ssd_products = 8;
 
-/// h ← decay h + (Δ x_p) B and y_p = C·h for `Rows` channels, the states of each in a row.
+/// h ← decay h + (Δ x_p) B, and y_p = C·h before its lanes are added up, for `Rows` channels, the
+/// states of each in a row.
 template <int Rows, int Lanes, class A>
 [[gnu::always_inline]] inline void step_rows(A decay, A const* input, A const* B, A const* C,
-                                             index_t states, A* h, index_t row_step, A* y) {
-  pack<A, Lanes> sum[Rows];
+                                             index_t states, A* h, index_t row_step,
+                                             pack<A, Lanes>* sum) {
   unrolled<Rows>([&](auto r) __attribute__((always_inline)) { sum[decltype(r)::value] = A(0); });
   for (index_t n = 0; n < states; n += Lanes) {
     auto const drive = pack<A, Lanes>::load(B + n), readout = pack<A, Lanes>::load(C + n);
@@ -32,24 +32,21 @@ template <int Rows, int Lanes, class A>
       sum[row] = multiply_add(readout, state, sum[row]);
     });
   }
-  unrolled<Rows>([&](auto r) __attribute__((always_inline)) {
-    y[decltype(r)::value] = sum_of_lanes(sum[decltype(r)::value]);
-  });
 }
 
 /// What a thread needs to go step by step.
 template <class A, int Lanes>
 struct ssd_step_buffers {
-  index_t states, channels;  // padded
-  aligned_buffer<A> B, C, step, decay, input, y, row, state;
+  index_t states, channels;                                   // padded
+  aligned_buffer<A> B, C, step, decay, input, y, row, state;  // a head in each lane of step, decay
 
   explicit ssd_step_buffers(ssd_extents const& e, bool copies)
       : states{round_up(e.states, Lanes)},
         channels{round_up(e.head_dim, std::max(Lanes, product_rows))},
         B{states},
         C{states},
-        step{round_up(shortest_ssd_products, Lanes)},
-        decay{round_up(shortest_ssd_products, Lanes)},
+        step{shortest_ssd_products * Lanes},
+        decay{shortest_ssd_products * Lanes},
         input{channels},
         y{channels},
         row{channels},
@@ -62,10 +59,29 @@ bool has_whole_packs(tensor_view<A, 4> const& carry) {
   return carry.stride(3) == 1 && carry.extent(3) % Lanes == 0;
 }
 
-/// All of time for one head.
+/// Δ' and the decays of all steps of `count` heads.
+template <int Lanes, class T>
+[[gnu::always_inline]] inline void fill_steps_of_heads(
+    state_space_dual_inputs<T> const& in, index_t b, index_t first, index_t count,
+    ssd_step_buffers<accumulator_t<T>, Lanes>& w) {
+  using vector = pack<accumulator_t<T>, Lanes>;
+  vector rate(accumulator_t<T>(0)), factor(accumulator_t<T>(0)), biased(accumulator_t<T>(0));
+  for (int k = 0; k < count; ++k) {
+    rate.v[k] = scaled_eigenvalue(in, first + k) * number_format<accumulator_t<T>>::log2_e;
+    factor.v[k] = in.scaling.step_factor(first + k);
+  }
+  for (index_t t = 0; t < in.x.extent(1); ++t) {
+    for (int k = 0; k < count; ++k) biased.v[k] = biased_step(in, b, t, first + k);
+    vector const step = by_rule(in.step_rule, biased) * factor;
+    step.store(w.step + t * Lanes);
+    exp2(vector(step * rate)).store(w.decay + t * Lanes);
+  }
+}
+
+/// All of time for one head, the one in `lane` of w.step.
 template <int Lanes, class T>
 [[gnu::always_inline]] inline void run_steps(state_space_dual_inputs<T> const& in, index_t b,
-                                             index_t head,
+                                             index_t head, index_t lane,
                                              ssd_step_buffers<accumulator_t<T>, Lanes>& w,
                                              tensor_view<accumulator_t<T>, 4> const& carry,
                                              tensor_view<T, 4> const& y,
@@ -73,8 +89,6 @@ template <int Lanes, class T>
   using A = accumulator_t<T>;
   auto const e = extents_of(in);
   ssd_rows<T> const rows(in, ssd_tile{b, head, 0, e.head_dim}, y, saved);
-  index_t const padded = round_up(e.length, Lanes);
-  A const rate = scaled_eigenvalue(in, head) * number_format<A>::log2_e;
   bool const in_place = has_whole_packs<Lanes>(carry);
   A* const state = in_place ? &carry(b, head, 0, 0) : +w.state;
   index_t const row_step = in_place ? carry.stride(2) : w.states;
@@ -83,9 +97,16 @@ template <int Lanes, class T>
       gather<Lanes>(&carry(b, head, p, 0), carry.stride(3), e.states, w.states,
                     state + p * row_step);
   }
-  fill_steps<Lanes>(in, b, head, 0, e.length, padded, rate, +w.step, +w.decay);
-  for (index_t i = 0; i < padded; i += Lanes)
-    exp2(pack<A, Lanes>::load(w.decay + i)).store(w.decay + i);
+  // A row where it lies, or in whole packs.
+  auto const row_at = [&](row_series<T const> const& from, index_t t, A* to)
+                          __attribute__((always_inline))
+                              ->A const* {
+    if constexpr (std::is_same_v<T, A>) {
+      if (from.step == 1 && e.states == w.states) return from.at(t);
+    }
+    gather<Lanes>(from.at(t), from.step, e.states, w.states, to);
+    return to;
+  };
 
   for (index_t t = 0; t < e.length; ++t) {
     if (starts_sequence(in.sequence, b, t)) {
@@ -96,20 +117,32 @@ template <int Lanes, class T>
         for (index_t n = 0; n < e.states; ++n)
           saved.states(b, 0, head, p, n) = state[p * row_step + n];
     }
-    gather<Lanes>(rows.B.at(t), rows.B.step, e.states, w.states, +w.B);
-    gather<Lanes>(rows.C.at(t), rows.C.step, e.states, w.states, +w.C);
+    A const *const B = row_at(rows.B, t, w.B), *const C = row_at(rows.C, t, w.C);
     gather<Lanes>(rows.x.at(t), rows.x.step, e.head_dim, w.channels, +w.row);
-    A const step = w.step[t];
+    A const step = w.step[t * Lanes + lane], decay = w.decay[t * Lanes + lane];
     for (index_t p = 0; p < w.channels; p += Lanes)
       pack<A, Lanes>(pack<A, Lanes>::load(w.row + p) * step).store(w.input + p);
+    auto const step_some = [&](auto count, index_t p, pack<A, Lanes>* sums)
+        __attribute__((always_inline)) {
+      step_rows<decltype(count)::value, Lanes, A>(decay, w.input + p, B, C, w.states,
+                                                  state + p * row_step, row_step, sums);
+    };
     index_t p = 0;
-    for (; p + product_rows <= e.head_dim; p += product_rows) {
-      step_rows<product_rows, Lanes, A>(w.decay[t], w.input + p, w.B, w.C, w.states,
-                                        state + p * row_step, row_step, w.y + p);
+    for (; p + Lanes <= e.head_dim; p += Lanes) {
+      constexpr int together = std::min(Lanes, product_rows);
+      pack<A, Lanes> sums[Lanes];
+      unrolled<Lanes / together>([&](auto i) __attribute__((always_inline)) {
+        constexpr int first = decltype(i)::value * together;
+        step_some(std::integral_constant<int, together>{}, p + first, sums + first);
+      });
+      sums_of_lanes<A, Lanes>([&](auto i) __attribute__((always_inline)) {
+        return sums[decltype(i)::value];
+      }).store(w.y + p);
     }
     for (; p < e.head_dim; ++p) {
-      step_rows<1, Lanes, A>(w.decay[t], w.input + p, w.B, w.C, w.states, state + p * row_step,
-                             row_step, w.y + p);
+      pack<A, Lanes> sums;
+      step_some(std::integral_constant<int, 1>{}, p, &sums);
+      w.y[p] = sum_of_lanes(sums);
     }
     if (in.D.data_handle() != nullptr) {
       A const* const D = &in.D(head, 0);
@@ -123,7 +156,7 @@ template <int Lanes, class T>
 }
 
 /// Below this many products a call is not worth a second thread.
-inline constexpr index_t least_threaded_work = index_t{1} << 20;
+inline constexpr index_t least_threaded_work = index_t{1} << 16;
 
 inline int worthwhile_threads(int wanted, ssd_extents const& e) {
   return e.work() < least_threaded_work ? 1 : wanted;
@@ -132,11 +165,6 @@ inline int worthwhile_threads(int wanted, ssd_extents const& e) {
 inline index_t ssd_chunk_length(index_t wanted, ssd_extents const& e) {
   index_t const chunk = wanted == 0 ? default_ssd_chunk : std::min(wanted, longest_ssd_chunk);
   return std::min(chunk, std::max<index_t>(1, e.length));
-}
-
-/// As parallel_for has it.
-inline int threads_of(int wanted) {
-  return wanted > 0 ? wanted : static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
 }
 
 template <class T>
@@ -153,13 +181,19 @@ void state_space_dual_fast(parallel policy, state_space_dual_inputs<T> const& in
           policy.instructions, [&](auto width) __attribute__((always_inline)) {
             constexpr int lanes = decltype(width)::template lanes<A>;
             ssd_step_buffers<A, lanes> buffers(e, !has_whole_packs<lanes>(carry));
-            for (index_t i = begin; i < end; ++i) {
-              run_steps<lanes>(in, i / e.heads, i % e.heads, buffers, carry, y, saved);
+            for (index_t i = begin; i < end;) {
+              index_t const b = i / e.heads, first = i % e.heads;
+              index_t const count = std::min<index_t>({lanes, end - i, e.heads - first});
+              fill_steps_of_heads<lanes>(in, b, first, count, buffers);
+              for (index_t k = 0; k < count; ++k)
+                run_steps<lanes>(in, b, first + k, k, buffers, carry, y, saved);
+              i += count;
             }
           });
     });
   }
-  ssd_bundles const bundles(ssd_partition(e, sizeof(A)), carry, threads_of(threads));
+  ssd_bundles const bundles(ssd_partition(e, sizeof(A)), carry,
+                            threads == 0 ? processors() : threads);
   index_t const chunk = ssd_chunk_length(policy.chunk, e);
   parallel_for(threads, bundles.count, [&](index_t begin, index_t end) {
     dispatch(
