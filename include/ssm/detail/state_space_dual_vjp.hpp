@@ -133,22 +133,24 @@ void state_space_dual_vjp_fast(parallel policy, state_space_dual_inputs<T> const
           policy.instructions, [&](auto width) __attribute__((always_inline)) {
             constexpr int lanes = decltype(width)::template lanes<A>;
             ssd_vjp_buffers<A, lanes> buffers(chunk, e, tiles.tile);
-            for (index_t i = begin; i < end; ++i) {
-              index_t const part = i % partition.parts, row = i / partition.parts;
-              index_t const group = row % e.groups;
-              ssd_vjp_part<lanes, T>{in,
-                                     views,
-                                     tiles,
-                                     buffers,
-                                     chunk,
-                                     row / e.groups,
-                                     group,
-                                     part,
-                                     partition.first_head(group, part),
-                                     partition.first_head(group, part + 1),
-                                     first,
-                                     last}
-                  .run();
+            // Parts side by side, as they share what depends on B and C alone.
+            for (index_t k = last - 1; k >= first; --k) {
+              for (index_t i = begin; i < end; ++i) {
+                index_t const part = i % partition.parts, row = i / partition.parts;
+                index_t const group = row % e.groups;
+                ssd_vjp_part<lanes, T>{in,
+                                       views,
+                                       tiles,
+                                       buffers,
+                                       chunk,
+                                       row / e.groups,
+                                       group,
+                                       part,
+                                       partition.first_head(group, part),
+                                       partition.first_head(group, part + 1),
+                                       first}
+                    .run(k);
+              }
             }
           });
     });

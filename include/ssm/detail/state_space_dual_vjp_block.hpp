@@ -4,6 +4,7 @@
 #pragma once
 
 #include <algorithm>
+#include <limits>
 #include <vector>
 
 #include "ssm/detail/state_space_dual_kernel.hpp"
@@ -26,6 +27,14 @@ struct ssd_vjp_views {
   tensor_view<A, 2> eigenvalue, bias, factor;  // (batch, head), the first of A'
 };
 
+/// A block of time: where it lies, and its chunks, which are those of all heads of a part.
+struct ssd_vjp_block {
+  index_t b, group, begin, end;
+  std::vector<index_t> chunks;  // where each begins, and the end
+
+  bool operator==(ssd_vjp_block const&) const = default;
+};
+
 /// What a thread works on. States are rows for each channel here: `rows` channels of `states`, for
 /// a tile that has `tile` numbers in a row of time; both are set anew for each tile.
 template <class A, int Lanes>
@@ -33,6 +42,7 @@ struct ssd_vjp_buffers {
   static constexpr index_t unit = std::max({Lanes, product_rows, tall_rows});
   index_t chunk, states, tile, rows, most_rows;
   // for all heads of a part of a group: rows of a block of time
+  ssd_vjp_block loaded{};  // what B, C and what depends on them alone are of
   aligned_buffer<A> B, C, to_B, to_C, products, to_products;
   aligned_buffer<A> transposed_B{0};  // of each chunk, its steps side by side
   // for a head
@@ -76,12 +86,6 @@ struct ssd_vjp_buffers {
 
   /// A chunk may begin anywhere in a block, and is worked on in whole packs.
   index_t block_rows() const { return state_space_dual_block + chunk; }
-};
-
-/// A block of time: where it lies, and its chunks, which are those of all heads of a part.
-struct ssd_vjp_block {
-  index_t b, group, begin, end;
-  std::vector<index_t> chunks;  // where each begins, and the end
 };
 
 /// The rows of a tile that only its gradient reads and writes.
@@ -128,13 +132,18 @@ template <int Lanes, class T>
   gather<Lanes>(more.y_cotangent.at(t), more.y_cotangent.step, rows.count, tile, y);
   if (rows.gate.first == nullptr) return;
   gather<Lanes>(rows.gate.at(t), rows.gate.step, rows.count, tile, gate);
+  vector const one(A(1));
+  auto const upper_part = [&](vector const& x, vector const& e) __attribute__((always_inline)) {
+    return larger(e, smaller(one, vector(x * std::numeric_limits<A>::max())));  // as sigmoid_given
+  };
   bool const wanted = more.to_gate.first != nullptr;
   if (wanted) gather<Lanes>(more.ungated.at(t), more.ungated.step, rows.count, tile, sums);
   for (index_t p = 0; p < tile; p += Lanes) {
     vector const z = vector::load(gate + p), g = vector::load(y + p);
-    vector const e = exp_of_minus_size<false>(z), s = sigmoid_given(z, e);
+    vector const e = exp_of_minus_size<false>(z), inverse = one / (one + e);
+    vector const s = upper_part(z, e) * inverse;
     if (wanted) {
-      vector const rest = sigmoid_given(vector(-z), e);  // 1 - s without cancellation
+      vector const rest = upper_part(vector(-z), e) * inverse;  // 1 - s without cancellation
       vector(g * vector::load(sums + p) * (s * multiply_add(z, rest, A(1)))).store(sums + p);
     }
     vector(g * (z * s)).store(y + p);

@@ -129,12 +129,10 @@ struct ssd_vjp_tile {
     add_scaled_products<Lanes, A>(q, states, w.rows, {w.x, tile, 1}, w.cotangent, weight,
                                   w.to_B + first * states, nullptr, nullptr);
     std::fill_n(+w.dots, steps, A(0));
-    A through(0);
     prefetch(next, 1);
     if (!cut(c)) {
       add_scaled_products<Lanes, A>(q, states, w.rows, {w.y, tile, 1}, h, entered,
                                     w.to_C + first * states, C, w.dots);
-      through = entered[q - 1] * dot_product<Lanes, A>(h, w.cotangent, w.rows * states);
     }
 
     // u, first its part through the state
@@ -142,13 +140,19 @@ struct ssd_vjp_tile {
     multiply_tall<Lanes, A>(w.rows, w.chunk, in.B.extent(3), {w.cotangent, states, 1},
                             w.transposed_B + static_cast<index_t>(c) * w.states * w.chunk,
                             w.drive_columns);
+    std::fill_n(+w.drive, w.rows < tile ? q * tile : 0, A(0));
+    transpose_matrix<Lanes, A>(w.rows, w.chunk, w.drive_columns, w.chunk, 1, w.drive, tile, 1);
     A into_state[longest_ssd_chunk];
     for (index_t j = 0; j < q; ++j) {
       A const decay = between[(q - 1) * w.chunk + j];
-      A* const u = w.drive + j * tile;
-      for (index_t p = 0; p < w.rows; ++p) u[p] = decay * w.drive_columns[p * w.chunk + j];
-      for (index_t p = w.rows; p < tile; ++p) u[p] = A(0);
-      into_state[j] = step[j] * dot_product<Lanes, A>(u, w.x + j * tile, tile);
+      A *const u = w.drive + j * tile, *const x = w.x + j * tile;
+      vector dot(A(0));
+      for (index_t p = 0; p < tile; p += Lanes) {
+        vector const scaled = vector::load(u + p) * decay;
+        scaled.store(u + p);
+        dot = multiply_add(scaled, vector::load(x + p), dot);
+      }
+      into_state[j] = step[j] * sum_of_lanes(dot);
     }
     add_upper_triangle<Lanes, A>(q, tile, w.mixing, w.chunk, w.y, w.drive);
     write_drives(c);
@@ -158,9 +162,15 @@ struct ssd_vjp_tile {
     for (index_t i = 0; i < q; ++i)
       for (index_t p = 0; p < tile; p += Lanes)
         vector(vector::load(w.y + i * tile + p) * entered[i]).store(w.input + i * tile + p);
-    update_matrix<Lanes, A>(w.rows, states, q, {w.input, 1, tile}, C, states, entered[q - 1],
-                            w.cotangent, w.cotangent);
-    add_log_decays(c, through, into_state);
+    vector through(A(0));  // h·g
+    auto const scaled = [&](index_t i) __attribute__((always_inline)) {
+      vector const g = vector::load(w.cotangent + i);
+      through = multiply_add(g, vector::load(h + i), through);
+      return vector(g * entered[q - 1]);
+    };
+    multiply_matrix<Lanes, A>(w.rows, states, q, {w.input, 1, tile}, C, states, scaled,
+                              w.cotangent);
+    add_log_decays(c, cut(c) ? A(0) : entered[q - 1] * sum_of_lanes(through), into_state);
   }
 
   /// dx, dD, and the part of dΔ that comes through the drive, from u.

@@ -21,21 +21,21 @@ struct ssd_vjp_part {
   ssd_vjp_views<T> const& views;
   ssd_partition const& tiles;
   ssd_vjp_buffers<A, Lanes>& w;
-  index_t longest, b, group, part, first_head, last_head, first_block, last_block;
+  index_t longest, b, group, part, first_head, last_head, first_block;
 
-  [[gnu::always_inline]] void run() const {
-    index_t const length = in.x.extent(1);
-    for (index_t k = last_block - 1; k >= first_block; --k) {
-      ssd_vjp_block block{b,
-                          group,
-                          k * state_space_dual_block,
-                          std::min(length, (k + 1) * state_space_dual_block),
-                          {}};
-      find_chunks(block);
-      load(block);
-      for (index_t head = first_head; head < last_head; ++head) pull_back_head(block, head, k);
-      store(block);
-    }
+  /// Block k.
+  [[gnu::always_inline]] void run(index_t k) const {
+    ssd_vjp_block block{b,
+                        group,
+                        k * state_space_dual_block,
+                        std::min(in.x.extent(1), (k + 1) * state_space_dual_block),
+                        {}};
+    find_chunks(block);
+    if (!(w.loaded == block)) load(block);
+    w.loaded = block;
+    clear(block);
+    for (index_t head = first_head; head < last_head; ++head) pull_back_head(block, head, k);
+    store(block);
   }
 
   [[gnu::always_inline]] A rate(index_t head) const {
@@ -71,7 +71,7 @@ struct ssd_vjp_part {
     w.transposed_B.reserve(w.chunk * w.states * count);
   }
 
-  /// B and C of a block and their products, and zeros for their gradients.
+  /// B and C of a block and their products.
   [[gnu::always_inline]] void load(ssd_vjp_block const& block) const {
     index_t const steps = block.end - block.begin;
     row_series<T const> const B(in.B, b, group, 0), C(in.C, b, group, 0);
@@ -80,9 +80,6 @@ struct ssd_vjp_part {
       gather<Lanes>(B.at(t), B.step, in.B.extent(3), w.states, w.B + at);
       gather<Lanes>(C.at(t), C.step, in.B.extent(3), w.states, w.C + at);
     }
-    std::fill_n(+w.to_B, steps * w.states, A(0));
-    std::fill_n(+w.to_C, steps * w.states, A(0));
-    std::fill_n(+w.to_products, w.block_rows() * w.chunk, A(0));
     for (std::size_t c = 0; c + 1 < block.chunks.size(); ++c) {
       index_t const at = block.chunks[c] - block.begin;
       multiply_rows<Lanes, A>(round_up(block.chunks[c + 1] - block.chunks[c], product_rows),
@@ -94,6 +91,13 @@ struct ssd_vjp_part {
           columns[n * w.chunk + j] = w.B[(at + j) * w.states + n];
       }
     }
+  }
+
+  /// Zeros for the gradients of B and C and of their products.
+  [[gnu::always_inline]] void clear(ssd_vjp_block const& block) const {
+    std::fill_n(+w.to_B, (block.end - block.begin) * w.states, A(0));
+    std::fill_n(+w.to_C, (block.end - block.begin) * w.states, A(0));
+    std::fill_n(+w.to_products, w.block_rows() * w.chunk, A(0));
   }
 
   /// The gradients of B and C of a block, with what comes from their products.
