@@ -240,5 +240,47 @@ TEST(Simd, LanesAreSummed) {
   }
 }
 
+template <class T>
+void check_sums_of_lanes(instruction_set set) {
+  T found[16] = {}, expected[16] = {};
+  detail::dispatch(
+      set, [&](auto width) __attribute__((always_inline)) {
+        constexpr int lanes = decltype(width)::template lanes<T>;
+        detail::pack<T, lanes> packs[lanes];
+        for (int i = 0; i < lanes; ++i)
+          for (int k = 0; k < lanes; ++k) {
+            packs[i].v[k] = static_cast<T>((1 << i) + 3 * k);
+            expected[i] += packs[i].v[k];
+          }
+        detail::sums_of_lanes(packs).store(found);
+      });
+  for (int i = 0; i < 16; ++i) EXPECT_EQ(found[i], expected[i]) << "of pack " << i;
+}
+
+TEST(Simd, LanesOfManyPacksAreSummed) {
+  for (auto const set : all_sets) {
+    check_sums_of_lanes<float>(set);
+    check_sums_of_lanes<double>(set);
+  }
+}
+
+TEST(Simd, OneLaneAboveTheLimitOrNanIsFound) {
+  for (auto const set : all_sets) {
+    detail::dispatch(
+        set, [&](auto width) __attribute__((always_inline)) {
+          constexpr int lanes = decltype(width)::template lanes<float>;
+          detail::pack<float, lanes> p(1.f);
+          EXPECT_TRUE(detail::all_at_most(p, 1.f));
+          for (int i = 0; i < lanes; ++i) {
+            for (float const bad : {1.5f, std::numeric_limits<float>::quiet_NaN()}) {
+              p.v[i] = bad;
+              EXPECT_FALSE(detail::all_at_most(p, 1.f)) << "lane " << i;
+            }
+            p.v[i] = 1.f;
+          }
+        });
+  }
+}
+
 }  // namespace
 }  // namespace ssm::test

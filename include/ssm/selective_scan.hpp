@@ -45,10 +45,12 @@ void fast_selective_scan(parallel policy, selective_scan_inputs<T> const& in,
           constexpr int lanes = decltype(width)::template lanes<real>;
           using kernel = selective_scan_kernel<T, lanes>;
           index_t const row = (partition.block + lanes - 1) / lanes * lanes;
-          index_t const states = kernel::padded_states(s.states);
-          selective_scan_workspace<real> w(
-              is_short ? 1 : kernel::tile, is_short ? row / lanes : kernel::packs_at_once, lanes,
-              row, is_short ? std::max<index_t>(states, lanes) : states);
+          index_t const padded = kernel::padded_states(s.states);
+          index_t const states = is_short ? std::max<index_t>(padded, lanes) : padded;
+          bool const in_place = is_short && !in.scaling.scales_eigenvalues();
+          selective_scan_workspace<real> w(is_short ? 1 : kernel::tile,
+                                           is_short ? 1 : kernel::packs_at_once, lanes, row, states,
+                                           in_place ? 0 : states);
           for (index_t i = begin; i < end; ++i) {
             kernel const k{in, w, partition(i)};
             k.load_channels();

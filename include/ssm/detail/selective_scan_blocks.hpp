@@ -76,11 +76,11 @@ struct selective_scan_workspace {
   real* step = nullptr;   ///< [pack][step][lane], for the gradient: Δ before its factor,
   real* slope = nullptr;  ///< and its derivative in what the rule is given
 
+  /// held: states of which there is room for h and the eigenvalues.
   selective_scan_workspace(index_t step_count, index_t pack_count, int lanes, index_t row_length,
-                           index_t padded_states)
+                           index_t padded_states, index_t held)
       : steps{step_count}, packs{pack_count}, row{row_length}, states{padded_states} {
-    index_t const per_step = steps * packs * lanes, shared = steps * states,
-                  of_block = row * states;
+    index_t const per_step = steps * packs * lanes, shared = steps * states, of_block = row * held;
     memory = tensor<real, 1>({3 * per_step + 2 * shared + 2 * of_block + 4 * row});
     real* next = memory.data();
     auto const take = [&](index_t count) { return std::exchange(next, next + count); };

@@ -43,7 +43,7 @@ struct selective_scan_kernel {
       real const* const from = view.data_handle() == nullptr ? nullptr : &view(block.first);
       for (index_t v = 0; v < packs(); ++v) {
         auto const row = from == nullptr
-                             ? pack_t(missing)
+                             ? pack_t(real(0)) + missing
                              : load_row<real, Lanes>(from + v * Lanes * stride, stride, left(v));
         row.store(to + v * Lanes);
       }

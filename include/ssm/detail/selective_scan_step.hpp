@@ -2,6 +2,8 @@
 // selective_scan_step.hpp: a few steps of Mamba's operator on packs of states, where they lie.
 #pragma once
 
+#include <algorithm>
+
 #include "ssm/detail/selective_scan_kernel.hpp"
 
 namespace ssm::detail {
@@ -49,33 +51,30 @@ struct selective_scan_step {
     for (index_t i = from; i < Lanes; ++i) x.v[i] = real(0);
   }
 
-  /// Whether exp2_in_range takes every exponent of one step, and Δ x is finite.
+  /// Whether exp2_in_range takes every exponent of one step of pack v.
   template <bool Whole>
-  [[gnu::always_inline]] bool in_range() const {
-    index_t const states = k.in.eigenvalue.extent(1), count = k.block.count,
-                  stride = eigenvalue_stride();
-    real const* A = eigenvalues();
+  [[gnu::always_inline]] bool in_range(index_t v, index_t count) const {
+    index_t const states = k.in.eigenvalue.extent(1), stride = eigenvalue_stride();
+    real const *A = eigenvalues() + v * Lanes * stride, *rate = k.w.rate;
     largest_magnitude<real, Lanes> largest;
     for (index_t i = 0; i < count; ++i, A += stride) {
       for (index_t n = 0; n < (Whole ? 1 : states); n += Lanes) {
-        largest.include(load<Whole>(A + n, states - n) * k.w.rate[i]);
+        largest.include(load<Whole>(A + n, states - n) * rate[i]);
       }
     }
-    bool finite = true;
-    for (index_t i = 0; i < count; ++i) {
-      real const input = k.w.input[i];
-      finite = finite && input - input == real(0);
-    }
-    return finite && all_at_most(largest.value(), number_format<real>::safe_exponent);
+    return all_at_most(largest.value(), number_format<real>::safe_exponent);
   }
 
   template <bool Whole, bool InRange>
-  [[gnu::always_inline]] void advance(real const* B, real const* C) const {
-    index_t const states = k.in.eigenvalue.extent(1), count = k.block.count,
-                  stride = eigenvalue_stride(), state_stride = carry.stride(1);
-    real const* A = eigenvalues();
-    real *state = &carry(k.block.b, k.block.first, 0), *sums = k.w.h;
+  [[gnu::always_inline]] void advance(index_t v, index_t count, real const* B,
+                                      real const* C) const {
+    index_t const states = k.in.eigenvalue.extent(1), stride = eigenvalue_stride(),
+                  state_stride = carry.stride(1);
+    real const* A = eigenvalues() + v * Lanes * stride;
+    real* state = &carry(k.block.b, k.block.first + v * Lanes, 0);
     real const *rate = k.w.rate, *input = k.w.input;
+    pack_t sums[Lanes];
+    for (index_t i = count; i < Lanes; ++i) sums[i] = pack_t(real(0));
     for (index_t i = 0; i < count; ++i, A += stride, state += state_stride) {
       pack_t sum(real(0));
       for (index_t n = 0; n < (Whole ? 1 : states); n += Lanes) {
@@ -89,18 +88,19 @@ struct selective_scan_step {
         store_row(h, state + n, 1, Whole ? index_t{Lanes} : left);
         sum = multiply_add(h, load<Whole>(C + n, left), sum);
       }
-      sum.store(sums + i * Lanes);
+      sums[i] = sum;
     }
-    // By itself, so that neither loop waits for the other's long chain of operations.
-    for (index_t i = 0; i < count; ++i) k.w.sum[i] += sum_of_lanes(pack_t::load(sums + i * Lanes));
+    (pack_t::load(k.w.sum) + sums_of_lanes(sums)).store(k.w.sum);
   }
 
   template <bool Whole>
-  [[gnu::always_inline]] void advance_one(real const* B, real const* C) const {
-    if (in_range<Whole>()) {
-      advance<Whole, true>(B, C);
+  [[gnu::always_inline]] void advance_one(index_t t, index_t v, real const* B,
+                                          real const* C) const {
+    index_t const count = std::min<index_t>(k.left(v), Lanes);
+    if (k.prepare(t, t + 1, {v, v + 1}) && in_range<Whole>(v, count)) {
+      advance<Whole, true>(v, count, B, C);
     } else {
-      advance<Whole, false>(B, C);
+      advance<Whole, false>(v, count, B, C);
     }
   }
 
@@ -114,14 +114,14 @@ struct selective_scan_step {
       }
       auto const B = k.shared_rows(k.in.B, t, t + 1, k.w.B),
                  C = k.shared_rows(k.in.C, t, t + 1, k.w.C);
-      pack_range const all{0, k.packs()};
-      k.prepare(t, t + 1, all);
-      if (k.in.eigenvalue.extent(1) == Lanes) {
-        advance_one<true>(B.first, C.first);
-      } else {
-        advance_one<false>(B.first, C.first);
+      for (index_t v = 0; v < k.packs(); ++v) {
+        if (k.in.eigenvalue.extent(1) == Lanes) {
+          advance_one<true>(t, v, B.first, C.first);
+        } else {
+          advance_one<false>(t, v, B.first, C.first);
+        }
+        k.finish(t, t + 1, {v, v + 1}, y);
       }
-      k.finish(t, t + 1, all, y);
     }
   }
 };

@@ -73,8 +73,9 @@ void fast_selective_scan_vjp(parallel policy, selective_scan_inputs<T> const& in
             using forward = selective_scan_kernel<T, lanes>;
             using kernel = selective_scan_vjp_kernel<T, lanes>;
             index_t const row = (partition.block + lanes - 1) / lanes * lanes;
-            selective_scan_workspace<real> w(forward::tile, row / lanes, lanes, row,
-                                             forward::padded_states(s.states));
+            index_t const states = forward::padded_states(s.states);
+            selective_scan_workspace<real> w(forward::tile, row / lanes, lanes, row, states,
+                                             states);
             auto g = kernel::workspace(row, w.states);
             w.step = g.step, w.slope = g.slope;
             for (index_t job = first_job; job < last_job; ++job) {

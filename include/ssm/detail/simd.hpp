@@ -2,6 +2,7 @@
 // simd.hpp: several numbers at once, as one register of whatever width the machine has.
 #pragma once
 
+#include <bit>
 #include <cstdint>
 #include <type_traits>
 #include <utility>
@@ -173,6 +174,32 @@ template <class T, int Lanes>
   } else {
     return (sum.v[0] + sum.v[2]) + (sum.v[1] + sum.v[3]);
   }
+}
+
+/// The sums of the lanes of `Lanes` packs, that of packs[i] in lane i. Overwrites them.
+template <class T, int Lanes>
+[[gnu::always_inline]] inline pack<T, Lanes> sums_of_lanes(pack<T, Lanes> (&packs)[Lanes]) {
+  constexpr int levels = std::countr_zero(static_cast<unsigned>(Lanes));
+  // Of two packs, cut into segments, each segment is folded in half: as many lanes with half as
+  // many parts of a sum.
+  auto const fold = [&]<int Segment, int... i>(std::integral_constant<int, Segment>,
+                                               std::integer_sequence<int, i...>, int count)
+      __attribute__((always_inline)) {
+    constexpr int half = Segment / 2;
+    for (int k = 0; k < count; ++k) {
+      auto const &a = packs[2 * k].v, &b = packs[2 * k + 1].v;
+      packs[k] =
+          pack<T, Lanes>(__builtin_shufflevector(a, b, (i / half * Segment + i % half)...)) +
+          pack<T, Lanes>(__builtin_shufflevector(a, b, (i / half * Segment + half + i % half)...));
+    }
+  };
+  [&]<int... level>(std::integer_sequence<int, level...>) __attribute__((always_inline)) {
+    (fold(std::integral_constant<int, (Lanes >> level)>{}, std::make_integer_sequence<int, Lanes>{},
+          Lanes >> (level + 1)),
+     ...);
+  }
+  (std::make_integer_sequence<int, levels>{});
+  return packs[0];
 }
 
 }  // namespace ssm::detail

@@ -80,14 +80,6 @@ struct largest_magnitude {
   }
 };
 
-/// Whether no lane is larger than `limit` or NaN.
-template <class T, int Lanes>
-[[gnu::always_inline]] inline bool all_at_most(pack<T, Lanes> const& x, T limit) {
-  bool all = true;
-  for (int i = 0; i < Lanes; ++i) all = all && x.v[i] <= limit;
-  return all;
-}
-
 /// Horner's rule, the highest power first.
 template <class T, int Lanes, int Count>
 [[gnu::always_inline]] inline pack<T, Lanes> polynomial(pack<T, Lanes> const& r,
@@ -112,6 +104,16 @@ template <class To, class From>
   To to;
   __builtin_memcpy(&to, &from, sizeof to);
   return to;
+}
+
+/// Whether no lane is larger than `limit` or NaN.
+template <class T, int Lanes>
+[[gnu::always_inline]] inline bool all_at_most(pack<T, Lanes> const& x, T limit) {
+  using words = pack<std::uint64_t, Lanes * static_cast<int>(sizeof(T)) / 8>;
+  auto const found = same_bits<words>(decltype(x.v <= limit)(x.v <= limit));
+  std::uint64_t all = ~std::uint64_t{0};
+  for (int i = 0; i < words::lanes; ++i) all &= found.v[i];
+  return all == ~std::uint64_t{0};
 }
 
 /// 2^z for |z| <= safe_exponent; elsewhere anything. 2^0 is exactly 1.
