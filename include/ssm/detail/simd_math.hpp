@@ -109,10 +109,10 @@ template <class To, class From>
 /// Whether no lane is larger than `limit` or NaN.
 template <class T, int Lanes>
 [[gnu::always_inline]] inline bool all_at_most(pack<T, Lanes> const& x, T limit) {
-  using words = pack<std::uint64_t, Lanes * static_cast<int>(sizeof(T)) / 8>;
-  auto const found = same_bits<words>(decltype(x.v <= limit)(x.v <= limit));
+  constexpr int words = sizeof(x) / sizeof(std::uint64_t);
+  auto const found = same_bits<pack<std::uint64_t, words>>(decltype(x.v <= limit)(x.v <= limit));
   std::uint64_t all = ~std::uint64_t{0};
-  for (int i = 0; i < words::lanes; ++i) all &= found.v[i];
+  for (int i = 0; i < words; ++i) all &= found.v[i];
   return all == ~std::uint64_t{0};
 }
 
