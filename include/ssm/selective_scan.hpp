@@ -22,9 +22,9 @@ namespace detail {
 template <class real>
 concept vectorized = std::same_as<real, float> || std::same_as<real, double>;
 
-/// State updates below which threads cost more than they gain: starting one takes as long as
-/// about this many.
-inline constexpr index_t least_parallel_work = index_t{1} << 18;
+/// State updates below which threads cost more than they gain: waking one takes as long as about
+/// this many.
+inline constexpr index_t least_parallel_work = index_t{1} << 14;
 
 template <class T>
 void fast_selective_scan(parallel policy, selective_scan_inputs<T> const& in,
