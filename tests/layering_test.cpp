@@ -21,13 +21,14 @@ namespace {
 constexpr char const* layers[] = {
     "config error scalar",
     "numerics random tensor_view tensor eigen detail/double_word detail/half detail/simd "
-    "detail/simd_math execution.cuh",
+    "detail/simd_math execution.cuh detail/element",
     "affine_map execution detail/instruction_set detail/workers detail/parallel_for "
     "detail/require_writable "
     "detail/scratch "
-    "detail/sum_into",
+    "detail/sum_into detail/require_apart detail/tile_words detail/tile_pipeline",
     "discretize recurrence diagonal scalar_identity readout step_size packed spectrum_scaling",
-    "scan",
+    "scan linear_scan detail/linear_step detail/linear_rows_tile detail/linear_rows_chunk "
+    "detail/linear_rows detail/linear_columns_tile detail/linear_columns detail/linear_launch",
     "causal_conv1d detail/causal_conv1d_block detail/causal_conv1d_fast "
     "detail/causal_conv1d_fast_vjp detail/causal_conv1d_inputs detail/causal_conv1d_reference "
     "selective_scan detail/selective_scan_blocks detail/selective_scan_inputs "

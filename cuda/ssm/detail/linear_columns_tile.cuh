@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+// linear_columns_tile.cuh: how time and channels are cut into tiles where rows are not contiguous.
+#pragma once
+
+#include "ssm/detail/half.hpp"
+#include "ssm/detail/tile_words.cuh"
+
+namespace ssm::gpu::detail {
+
+/// One array: element (outer, step, channel) at data[outer·s0 + step·s1 + channel·s2], steps in the
+/// order in which they run.
+template <class T>
+struct columns_array {
+  T* data;
+  index_t outer, time, channel;
+
+  __device__ T* at(index_t o, index_t t, index_t c) const {
+    return data + o * outer + t * time + c * channel;
+  }
+};
+
+template <class T, class Step>
+struct columns_problem {
+  using number = accumulator_t<T>;
+
+  columns_array<T const> in[Step::inputs];
+  columns_array<T> out[Step::outputs];
+  // As in rows_problem; their stride in time is 0.
+  columns_array<number const> initial;
+  columns_array<number> final;
+  columns_array<number const> edge;
+
+  index_t outer, length, channels;
+  int width_bits;     ///< a tile has 2^width_bits channels, at most 32
+  index_t across;     ///< tiles side by side
+  index_t bands;      ///< of all of outer
+  index_t stretches;  ///< of time
+  index_t groups;     ///< of stretches, see group_size
+  index_t tiles;      ///< bands for each stretch
+  bool chained;       ///< more than one stretch
+  unsigned* next_tile;
+  tile_slot<number>* words;  ///< of stretches, of groups of them, of what enters groups of groups
+};
+
+/// A stretch of time of a few channels.
+template <class T, class Step>
+struct columns_tile {
+  T const* in[Step::inputs];  ///< of its first step and channel; a neighbor is a step further
+  T* out[Step::outputs];
+  index_t stretch, band, outer, channel;
+  int steps, channels;
+  int last;  ///< the row's last step, counted from the tile's first; far away if not in it
+
+  __device__ bool is_none() const { return steps == 0; }
+};
+
+}  // namespace ssm::gpu::detail

@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: Apache-2.0
+// linear_launch.cuh: which kernel runs a raw scan, from the strides of its arrays.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <limits>
+
+#include "ssm/detail/linear_columns.cuh"
+#include "ssm/detail/linear_rows.cuh"
+#include "ssm/execution.cuh"
+#include "ssm/execution.hpp"
+
+namespace ssm::gpu::detail {
+
+/// An array (batch, time, channel); the stride in time of one without time is 0.
+template <class T>
+struct linear_array {
+  T* data = nullptr;
+  index_t batch = 0, time = 0, channel = 0;
+};
+
+/// A raw scan as kernels see it, before it is decided how it runs.
+template <class T, class Step>
+struct linear_call {
+  using number = accumulator_t<T>;
+
+  std::array<linear_array<T const>, Step::inputs> in;
+  std::array<linear_array<T>, Step::outputs> out;
+  linear_array<number const> initial;
+  linear_array<number> final;
+  linear_array<number const> edge;
+  index_t batch, length, channels;
+  bool reversed;
+
+  template <class Visit>
+  void each_array(Visit const& visit) {
+    for (auto& array : in) visit(array);
+    for (auto& array : out) visit(array);
+    if (initial.data != nullptr) visit(initial);
+    if (final.data != nullptr) visit(final);
+    if (edge.data != nullptr) visit(edge);
+  }
+  template <class Test>
+  bool all_arrays(Test const& test) {
+    bool all = true;
+    each_array([&](auto const& array) { all = all && test(array); });
+    return all;
+  }
+};
+
+/// Memory of a kernel's own, at its start the ticket of the next tile.
+inline constexpr std::size_t ticket_bytes = 256;
+
+template <class Problem>
+std::size_t workspace_bytes(Problem const& p, index_t slots) {
+  return p.chained ? ticket_bytes + static_cast<std::size_t>(slots) * sizeof(*p.words) : 0;
+}
+
+/// Launch the pipeline, or with no launch wanted say how much memory it needs.
+template <class Tiles>
+std::size_t launch_tiles(on where, typename Tiles::problem p, index_t slots, std::byte* workspace,
+                         bool launches) {
+  std::size_t const bytes = workspace_bytes(p, slots);
+  if (!launches) return bytes;
+  require<shape_error>(p.tiles < std::numeric_limits<std::int32_t>::max(), "linear_scan: ", p.tiles,
+                       " tiles, expected less than 2^31");
+  if (p.chained) {
+    p.next_tile = reinterpret_cast<unsigned*>(workspace);
+    p.words = reinterpret_cast<decltype(p.words)>(workspace + ticket_bytes);
+    check(cudaMemsetAsync(workspace, 0, bytes, where.stream), "cudaMemsetAsync");
+  }
+  int device = 0, processors = 0;
+  check(cudaGetDevice(&device), "cudaGetDevice");
+  check(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device),
+        "cudaDeviceGetAttribute");
+  auto* const kernel = pipeline_kernel<Tiles>;
+  constexpr int shared = sizeof(typename Tiles::shared);
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared),
+        "cudaFuncSetAttribute");
+  auto const blocks = static_cast<unsigned>(
+      std::min<index_t>(p.tiles, static_cast<index_t>(processors) * Tiles::blocks));
+  kernel<<<blocks, pipeline_threads, shared, where.stream>>>(p);
+  check(cudaGetLastError(), "linear_scan kernel");
+  return bytes;
+}
+
+inline index_t divide_up(index_t a, index_t b) {
+  return (a + b - 1) / b;
+}
+
+template <class T, class Step>
+std::size_t run_columns(on where, linear_call<T, Step> call, std::byte* workspace, bool launches) {
+  using tiles = columns_tiles<T, Step, true>;
+  auto const swap_axes = [&] {
+    std::swap(call.batch, call.channels);
+    call.each_array([](auto& array) { std::swap(array.batch, array.channel); });
+  };
+  // Side by side go those that are next to each other in memory, all of them if they can.
+  auto const is_dense = [&] {
+    return call.all_arrays([&](auto const& array) {
+      return array.batch == call.channels * array.channel || call.batch == 1;
+    });
+  };
+  bool const unit_batch =
+      std::all_of(call.in.begin(), call.in.end(), [](auto const& a) { return a.batch == 1; });
+  if (call.channels == 1 || (unit_batch && !is_dense())) swap_axes();
+  if (call.batch > 1 && is_dense()) {
+    call.channels *= call.batch;
+    call.batch = 1;
+  }
+
+  columns_problem<T, Step> p{};
+  auto const give = [&](auto& to, auto const& from) {
+    to = {from.data, from.batch, from.time, from.channel};
+    if (!call.reversed || from.time == 0) return;
+    to.data += (call.length - 1) * from.time;
+    to.time = -from.time;
+  };
+  for (int k = 0; k < Step::inputs; ++k) give(p.in[k], call.in[k]);
+  for (int k = 0; k < Step::outputs; ++k) give(p.out[k], call.out[k]);
+  give(p.initial, call.initial);
+  give(p.final, call.final);
+  give(p.edge, call.edge);
+  p.outer = call.batch, p.length = call.length, p.channels = call.channels;
+  while (p.width_bits < 5 && index_t{1} << p.width_bits < p.channels) ++p.width_bits;
+  index_t const width = index_t{1} << p.width_bits, steps = worker_threads / width * tiles::S;
+  index_t const G = tiles::group_size(static_cast<int>(width));
+  p.stretches = divide_up(p.length, steps);
+  p.groups = divide_up(p.stretches, G);
+  p.across = divide_up(p.channels, width);
+  p.bands = p.outer * p.across;
+  p.tiles = p.stretches * p.bands;
+  p.chained = p.stretches > 1;
+  index_t const slots = (p.stretches + p.groups + divide_up(p.groups, G)) * p.bands * width;
+
+  bool const vectors = width >= tiles::V && p.channels % tiles::V == 0 &&
+                       std::all_of(call.in.begin(), call.in.end(), [](auto const& array) {
+                         return array.channel == 1 && array.time % tiles::V == 0 &&
+                                array.batch % tiles::V == 0 &&
+                                reinterpret_cast<std::uintptr_t>(array.data) % 16 == 0;
+                       });
+  return vectors
+             ? launch_tiles<tiles>(where, p, slots, workspace, launches)
+             : launch_tiles<columns_tiles<T, Step, false>>(where, p, slots, workspace, launches);
+}
+
+template <bool Reversed, class T, class Step>
+std::size_t run_rows(on where, linear_call<T, Step> const& call, std::byte* workspace,
+                     bool launches) {
+  constexpr index_t V = rows_packet<T>, G = tiles_in_group;
+  rows_problem<T, Step> p{};
+  p.rows = call.batch * call.channels, p.length = call.length;
+  p.inverse_length = 1 / static_cast<double>(p.length);
+  auto const pitch = [&](auto const& array) {
+    return p.rows == 1 ? p.length : call.channels > 1 ? array.channel : array.batch;
+  };
+  auto const misplaced = [&](auto const& array) {  // elements past a multiple of 16 bytes
+    return static_cast<index_t>(reinterpret_cast<std::uintptr_t>(array.data) % 16 / sizeof(T));
+  };
+  index_t const lead = misplaced(call.in[0]);
+  bool is_flat = true;
+  auto const give = [&](auto const& from, auto& data, index_t& data_pitch) {
+    data = from.data;
+    data_pitch = pitch(from);
+    is_flat = is_flat && data_pitch == p.length && misplaced(from) == lead;
+  };
+  for (int k = 0; k < Step::inputs; ++k) give(call.in[k], p.in[k], p.in_pitch[k]);
+  for (int k = 0; k < Step::outputs; ++k) give(call.out[k], p.out[k], p.out_pitch[k]);
+  p.initial = call.initial.data, p.initial_pitch = pitch(call.initial);
+  p.final = call.final.data, p.final_pitch = pitch(call.final);
+  p.edge = call.edge.data, p.edge_pitch = pitch(call.edge);
+
+  index_t const steps = p.rows * p.length, slots = rows_tile_slots<T, Step>;
+  bool const is_aligned = is_flat && lead == 0 && p.length % V == 0;
+  if (is_flat) p.front = Reversed ? (V - (lead + steps) % V) % V : lead;
+  p.tile_slots = slots;
+  // Short rows: as many whole ones as a tile holds, so that none crosses its end.
+  index_t whole = slots / p.length;
+  while (whole > 0 && is_flat && whole * p.length % V != 0) --whole;
+  if (whole > 0 && p.front == 0) p.tile_slots = whole * p.length;
+  p.tiles = divide_up(p.front + steps, p.tile_slots);
+  p.chained = p.tiles > 1 && p.tile_slots % p.length != 0;
+  index_t const groups = divide_up(p.tiles, G), words = p.tiles + groups + divide_up(groups, G);
+
+  auto const launch = [&]<rows_layout Layout>() {
+    return launch_tiles<rows_tiles<T, Step, Layout, Reversed>>(where, p, words, workspace,
+                                                               launches);
+  };
+  if (is_aligned) return launch.template operator()<rows_layout::aligned>();
+  if (is_flat) return launch.template operator()<rows_layout::flat>();
+  return launch.template operator()<rows_layout::pitched>();
+}
+
+/// Run the call, or with launches = false say how many bytes of workspace it needs.
+template <class T, class Step>
+std::size_t run_linear(on where, linear_call<T, Step> call, std::byte* workspace, bool launches) {
+  if (call.batch == 0 || call.length == 0 || call.channels == 0) return 0;
+  auto const in_time = [](auto const& array) { return array.time == 1; };
+  bool const is_rows = std::all_of(call.in.begin(), call.in.end(), in_time) &&
+                       std::all_of(call.out.begin(), call.out.end(), in_time);
+  if (!is_rows) return run_columns(where, call, workspace, launches);
+  bool const is_one = call.batch == 1 || call.channels == 1 || call.all_arrays([&](auto const& a) {
+    return a.batch == call.channels * a.channel;
+  });
+  if (!is_one) {  // one after the other, which share the workspace
+    std::size_t bytes = 0;
+    index_t const batch = std::exchange(call.batch, 1);
+    for (index_t b = 0; b < batch; ++b) {
+      bytes = std::max(bytes, run_linear(where, call, workspace, launches));
+      call.each_array([](auto& array) { array.data += array.batch; });
+    }
+    return bytes;
+  }
+  return call.reversed ? run_rows<true>(where, call, workspace, launches)
+                       : run_rows<false>(where, call, workspace, launches);
+}
+
+}  // namespace ssm::gpu::detail

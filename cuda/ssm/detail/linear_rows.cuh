@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: Apache-2.0
+// linear_rows.cuh: the raw scan of rows that are contiguous in time, as tiles of a pipeline.
+#pragma once
+
+#include "ssm/detail/linear_rows_chunk.cuh"
+#include "ssm/detail/tile_pipeline.cuh"
+
+namespace ssm::gpu::detail {
+
+/// For each warp all that comes before it in the tile; the whole in the end.
+template <class A>
+__device__ tile_map<A> scan_warps(tile_map<A> (&maps)[worker_warps]) {
+  int const lane = static_cast<int>(threadIdx.x % 32);
+  tile_map<A> upto = lane < worker_warps ? maps[lane] : tile_map<A>{};
+  for (int d = 1; d < worker_warps; d *= 2) {
+    auto const earlier = from_lane(upto, lane - d);
+    if (lane >= d) upto = compose(earlier, upto);
+  }
+  auto const before = from_lane(upto, lane - 1);
+  if (lane < worker_warps) maps[lane] = lane == 0 ? tile_map<A>{} : before;
+  return from_lane(upto, worker_warps - 1);
+}
+
+/// The state that enters a tile, by one warp, which also tells later tiles what they need of it.
+/// Maps are composed in an order that follows from the shape alone, so the bits never change:
+/// those of tiles within their group, those of groups within theirs, and only then a state crosses.
+template <class T, class Step>
+__device__ accumulator_t<T> enter_tile(rows_problem<T, Step> const& p, rows_tile const& at) {
+  using number = accumulator_t<T>;
+  constexpr index_t G = tiles_in_group;
+  int const lane = static_cast<int>(threadIdx.x % 32);
+  index_t const group = at.tile / G, block = group / G;
+  int const in_group = static_cast<int>(at.tile % G), in_block = static_cast<int>(group % G);
+  auto* const tiles = p.words + group * G;
+  auto* const groups = p.words + p.tiles + block * G;
+  auto* const states = p.words + p.tiles + (p.tiles + G - 1) / G;
+  bool const ends_group = in_group == G - 1, ends_block = ends_group && in_block == G - 1;
+
+  // Only what lies between the row's start and this tile is waited for.
+  index_t const groups_before =
+      at.tiles_before <= in_group ? 0 : (at.tiles_before - in_group + G - 1) / G;
+  bool const needs_tile = lane < in_group && lane >= in_group - at.tiles_before;
+  bool const needs_own = ends_group && lane == in_group;
+  bool const needs_group = lane < in_block && lane >= in_block - groups_before;
+  bool const needs_state = block > 0 && groups_before > in_block;
+
+  // All are asked for before one is waited for: mostly they are there.
+  tile_map<number> of_tile, of_group, before;
+  bool has_tile = !needs_tile && !needs_own, has_group = !needs_group, has_state = !needs_state;
+  auto const read = [](bool& has, auto const& slot, tile_map<number>& map) {
+    if (!has) has = slot.read(map);
+    return has;
+  };
+  read(has_tile, tiles[lane], of_tile);
+  read(has_group, groups[lane], of_group);
+  read(has_state, states[block - 1], before);
+
+  // In the order of time; lane 0 has the whole.
+  auto const fold = [&](tile_map<number> map) {
+    for (int d = 1; d < 32; d *= 2) {
+      auto const later = from_lane(map, lane + d);
+      if (lane % (2 * d) == 0) map = compose(map, later);
+    }
+    return from_lane(map, 0);
+  };
+  while (!__all_sync(0xffffffffu, read(has_tile, tiles[lane], of_tile))) __nanosleep(64);
+  auto const own = from_lane(of_tile, G - 1);  // where the group ends here
+  auto const in_group_before = fold(lane == in_group ? tile_map<number>{} : of_tile);
+  if (ends_group && lane == 0) p.words[p.tiles + group].publish(compose(in_group_before, own));
+  while (!__all_sync(0xffffffffu, read(has_group, groups[lane], of_group))) __nanosleep(64);
+  auto const in_block_before = fold(of_group);
+  while (!read(has_state, states[block - 1], before)) __nanosleep(64);
+
+  auto const entering = compose(compose(before, in_block_before), in_group_before);
+  if (ends_block && lane == 0) states[block].publish(compose(entering, own));
+  return entering.map.drive;
+}
+
+/// Rows as tiles of the pipeline. Thread and packet belong together: no thread reads what another
+/// has loaded.
+template <class T, class Step, rows_layout Layout, bool Reversed>
+struct rows_tiles {
+  using number = accumulator_t<T>;
+  using problem = rows_problem<T, Step>;
+  using tile_type = rows_tile;
+  static constexpr int V = rows_packet<T>, J = rows_chunks<Step>, slots = rows_tile_slots<T, Step>;
+  static constexpr int blocks = 2;  ///< on a multiprocessor
+
+  struct shared {
+    T stage[pipeline_stages][Step::inputs][slots];
+    tile_map<number> of_warp[pipeline_stages][worker_warps];  ///< later: of all warps before it
+    number entering[pipeline_entering];
+  };
+  /// upto[j]: all that the warp has of chunk j up to this lane's packet and with it.
+  struct maps {
+    affine_map<number> upto[J];
+  };
+
+  problem const& p;
+  shared& s;
+  int lane = static_cast<int>(threadIdx.x % 32), warp = static_cast<int>(threadIdx.x / 32);
+
+  __device__ rows_tile find(index_t number_of) const { return find_tile<Reversed>(p, number_of); }
+
+  __device__ void request(rows_tile const& tile, int stage) const {
+    if (!tile.is_none()) {
+      with_view(tile, [&](auto const& v) {
+#pragma unroll
+        for (int j = 0; j < J; ++j) chunk(v, stage, j).request();
+      });
+    }
+    end_of_requests();
+  }
+
+  __device__ void fold(rows_tile const& tile, int stage, maps& result) const {
+    with_view(tile, [&](auto const& v) {
+#pragma unroll
+      for (int j = 0; j < J; ++j) {
+        auto map = chunk(v, stage, j).fold();
+        int const reach = v.pos(slot(j) + V - 1);  // steps in the last slot's row up to it
+#pragma unroll
+        for (int d = 1; d < 32; d *= 2) {
+          auto const earlier = from_lane(map, lane - d);
+          if (lane >= d && reach >= d * V) map = then{}(earlier, map);
+        }
+        result.upto[j] = map;
+      }
+      tile_map<number> of_warp = whole_chunk(v, result, 0);
+#pragma unroll
+      for (int j = 1; j < J; ++j) of_warp = compose(of_warp, whole_chunk(v, result, j));
+      if (lane == 0) s.of_warp[stage][warp] = of_warp;
+    });
+  }
+
+  __device__ void publish(rows_tile const& tile, int stage) const {
+    auto const own = scan_warps(s.of_warp[stage]);
+    if (p.chained && lane == 0) p.words[tile.tile].publish(own);
+  }
+
+  __device__ void enter(rows_tile const& tile, int place) const {
+    auto const entering = enter_tile(p, tile);
+    if (lane == 0) s.entering[place] = entering;
+  }
+
+  __device__ void run(rows_tile const& tile, int stage, int place, maps const& folded) const {
+    number entering = s.of_warp[stage][warp](p.chained ? s.entering[place] : number(0));
+    with_view(tile, [&](auto const& v) {
+#pragma unroll
+      for (int j = 0; j < J; ++j) {
+        auto const earlier = from_lane(folded.upto[j], lane - 1);
+        number carry = entering;
+        // A packet that starts a row needs no state, whatever is in `earlier`.
+        if (lane > 0) carry = v.pos(slot(j)) <= lane * V ? earlier.drive : earlier(entering);
+        chunk(v, stage, j).run(carry);
+        entering = whole_chunk(v, folded, j)(entering);
+      }
+    });
+  }
+
+ private:
+  /// Where packet j is: a warp has consecutive slots.
+  __device__ int slot(int j) const {
+    return ((warp * J + j) * 32 + lane) * V;
+  }
+
+  template <bool Inner>
+  __device__ auto chunk(rows_view<T, Step, Reversed, Inner> const& v, int stage, int j) const {
+    return rows_chunk<T, Step, Layout, Reversed, Inner>{v, slot(j), s.stage[stage][0] + slot(j)};
+  }
+
+  /// Call f with the view of a tile that knows whether all of it is inside of a row.
+  template <class F>
+  __device__ void with_view(rows_tile const& tile, F const& f) const {
+    if (tile.begin == 0 && tile.end == slots && tile.head > slots) {
+      f(rows_view<T, Step, Reversed, true>{p, tile});
+    } else {
+      f(rows_view<T, Step, Reversed, false>{p, tile});
+    }
+  }
+
+  template <bool Inner>
+  __device__ tile_map<number> whole_chunk(rows_view<T, Step, Reversed, Inner> const& v,
+                                          maps const& of, int j) const {
+    int const last = ((warp * J + j) * 32 + 32) * V - 1;
+    return {from_lane(of.upto[j], 31), v.pos(last) < 32 * V};
+  }
+};
+
+}  // namespace ssm::gpu::detail

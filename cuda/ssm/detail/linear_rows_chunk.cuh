@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+// linear_rows_chunk.cuh: what one thread does with the steps it has of a tile of rows.
+#pragma once
+
+#include "ssm/detail/linear_rows_tile.cuh"
+#include "ssm/detail/linear_step.cuh"
+
+namespace ssm::gpu::detail {
+
+/// One packet of each input, in shared memory, where the thread that runs its steps has put it.
+template <class T, class Step, rows_layout Layout, bool Reversed, bool Inner>
+struct rows_chunk {
+  using number = accumulator_t<T>;
+  using view = rows_view<T, Step, Reversed, Inner>;
+  static constexpr int V = rows_packet<T>;
+  static constexpr int neighbor = Step::reads_neighbor ? Step::inputs - 1 : -1;
+  static constexpr bool aligned = Layout == rows_layout::aligned;
+  static constexpr bool flat = Layout != rows_layout::pitched;
+
+  view const& v;
+  int slot;  ///< the packet's first
+  T* at;     ///< its first element of input 0, the first in memory if flat, else the first to run
+
+  __device__ T& element(int k, int i) const {
+    return at[k * rows_tile_slots<T, Step> + (flat && Reversed ? V - 1 - i : i)];
+  }
+
+  /// The packet is run at once, not step by step: its steps are of one row. Where rows are aligned
+  /// that is so for all; they may begin or end with it.
+  __device__ bool is_one_piece() const { return aligned ? v.is_whole(slot) : v.is_inside(slot); }
+  __device__ bool begins_row() const { return aligned && !Inner && v.pos(slot) == 0; }
+  __device__ bool ends_row() const { return aligned && !Inner && v.pos(slot + V) == 0; }
+
+  /// visit(i) for each slot of the packet that is a step.
+  template <class Visit>
+  __device__ void walk(Visit const& visit) const {
+#pragma unroll 1
+    for (int i = 0; i < V; ++i) {
+      if (v.is_step(slot + i)) visit(i);
+    }
+  }
+
+  /// Ask for the packet; wait_for_requests() waits for those of this thread.
+  __device__ void request() const {
+    auto const& p = v.p;
+    if (flat && v.is_whole(slot)) {
+      index_t const from = v.flat_element(slot);
+#pragma unroll
+      for (int k = 0; k < Step::inputs; ++k) {
+        request_bytes<16>(at + k * rows_tile_slots<T, Step>, p.in[k] + from);
+      }
+    } else if constexpr (!aligned) {
+      walk([&](int i) {
+        for (int k = 0; k < Step::inputs; ++k) {
+          element(k, i) = p.in[k][v.element(slot + i, p.in_pitch[k])];
+        }
+      });
+    }
+  }
+
+  __device__ packet<T, V> load(int k) const {
+    auto const values = packet<T, V>::load_shared(at + k * rows_tile_slots<T, Step>);
+    return flat && Reversed ? values.reversed() : values;
+  }
+
+  /// What enters the row of a slot.
+  __device__ number initial(int of) const {
+    auto const& p = v.p;
+    return p.initial == nullptr ? number(0) : p.initial[v.memory_row(of) * p.initial_pitch];
+  }
+
+  /// All of the packet as one map, from a row's start on if one is in it.
+  __device__ affine_map<number> fold() const {
+    affine_map<number> map{};
+    number value[Step::inputs] = {};
+    if (is_one_piece()) {
+      packet<T, V> in[2];  // maps do not depend on a neighbor
+#pragma unroll
+      for (int k = 0; k < 2; ++k) in[k] = load(k);
+#pragma unroll
+      for (int i = 0; i < V; ++i) {
+        for (int k = 0; k < 2; ++k) value[k] = in[k][i];
+        map = i == 0 ? Step::map(value) : then{}(map, Step::map(value));
+      }
+      if (begins_row()) map = {number(0), map(initial(slot))};
+    } else if constexpr (!aligned) {
+      walk([&](int i) {
+        for (int k = 0; k < 2; ++k) value[k] = to_number(element(k, i));
+        map = v.pos(slot + i) == 0
+                  ? affine_map<number>{number(0), Step::map(value)(initial(slot + i))}
+                  : then{}(map, Step::map(value));
+      });
+    }
+    return map;
+  }
+
+  __device__ void leave(int of, number const& state) const {
+    auto const& p = v.p;
+    if (p.final != nullptr) p.final[v.memory_row(of) * p.final_pitch] = state;
+  }
+
+  /// What the neighbor of the step in slot + i is, in its row.
+  __device__ number neighbor_of(int i) const {
+    auto const& p = v.p;
+    if (!Inner && v.pos(slot + i + 1) == 0) {
+      return p.edge == nullptr ? number(0) : p.edge[v.memory_row(slot + i) * p.edge_pitch];
+    }
+    return to_number(
+        p.in[neighbor][v.element(slot + i, p.in_pitch[neighbor]) + (Reversed ? -1 : 1)]);
+  }
+
+  /// Run the steps from the state that enters the packet, and store.
+  __device__ void run(number carry) const {
+    auto const& p = v.p;
+    number value[Step::inputs], result[Step::outputs];
+    if (is_one_piece()) {
+      packet<T, V> in[Step::inputs], out[Step::outputs];
+#pragma unroll
+      for (int k = 0; k < Step::inputs; ++k) in[k] = load(k);
+      if (begins_row()) carry = initial(slot);
+      number next{};
+      if constexpr (neighbor >= 0) next = neighbor_of(V - 1);
+#pragma unroll
+      for (int i = 0; i < V; ++i) {
+#pragma unroll
+        for (int k = 0; k < Step::inputs; ++k) {
+          value[k] = k != neighbor ? in[k][i] : i + 1 < V ? in[k][i + 1] : next;
+        }
+        Step::run(value, carry, result);
+#pragma unroll
+        for (int k = 0; k < Step::outputs; ++k) out[k].set(i, result[k]);
+      }
+#pragma unroll
+      for (int k = 0; k < Step::outputs; ++k) {
+        if constexpr (flat) {
+          (Reversed ? out[k].reversed() : out[k]).store(p.out[k] + v.flat_element(slot));
+        } else {
+          T* const first = p.out[k] + v.element(slot, p.out_pitch[k]);
+#pragma unroll
+          for (int i = 0; i < V; ++i) first[Reversed ? -i : i] = to_stored<T>(out[k][i]);
+        }
+      }
+      if (ends_row()) leave(slot, carry);
+    } else if constexpr (!aligned) {
+      walk([&](int i) {
+        for (int k = 0; k < Step::inputs; ++k) {
+          value[k] = k != neighbor ? to_number(element(k, i)) : neighbor_of(i);
+        }
+        if (v.pos(slot + i) == 0) carry = initial(slot + i);
+        Step::run(value, carry, result);
+        for (int k = 0; k < Step::outputs; ++k) {
+          p.out[k][v.element(slot + i, p.out_pitch[k])] = to_stored<T>(result[k]);
+        }
+        if (v.pos(slot + i + 1) == 0) leave(slot + i, carry);
+      });
+    }
+  }
+};
+
+}  // namespace ssm::gpu::detail
