@@ -252,7 +252,9 @@ void check_sums_of_lanes(instruction_set set) {
             packs[i].v[k] = static_cast<T>((1 << i) + 3 * k);
             expected[i] += packs[i].v[k];
           }
-        detail::sums_of_lanes(packs).store(found);
+        detail::sums_of_lanes<T, lanes>([&](auto i) __attribute__((always_inline)) {
+          return packs[decltype(i)::value];
+        }).store(found);
       });
   for (int i = 0; i < 16; ++i) EXPECT_EQ(found[i], expected[i]) << "of pack " << i;
 }

@@ -90,7 +90,10 @@ struct selective_scan_step {
       }
       sums[i] = sum;
     }
-    (pack_t::load(k.w.sum) + sums_of_lanes(sums)).store(k.w.sum);
+    pack_t const added = sums_of_lanes<real, Lanes>([&](auto i) __attribute__((always_inline)) {
+      return sums[decltype(i)::value];
+    });
+    (pack_t::load(k.w.sum) + added).store(k.w.sum);
   }
 
   template <bool Whole>

@@ -176,30 +176,53 @@ template <class T, int Lanes>
   }
 }
 
-/// The sums of the lanes of `Lanes` packs, that of packs[i] in lane i. Overwrites them.
-template <class T, int Lanes>
-[[gnu::always_inline]] inline pack<T, Lanes> sums_of_lanes(pack<T, Lanes> (&packs)[Lanes]) {
-  constexpr int levels = std::countr_zero(static_cast<unsigned>(Lanes));
-  // Of two packs, cut into segments, each segment is folded in half: as many lanes with half as
-  // many parts of a sum.
-  auto const fold = [&]<int Segment, int... i>(std::integral_constant<int, Segment>,
-                                               std::integer_sequence<int, i...>, int count)
-      __attribute__((always_inline)) {
-    constexpr int half = Segment / 2;
-    for (int k = 0; k < count; ++k) {
-      auto const &a = packs[2 * k].v, &b = packs[2 * k + 1].v;
-      packs[k] =
-          pack<T, Lanes>(__builtin_shufflevector(a, b, (i / half * Segment + i % half)...)) +
-          pack<T, Lanes>(__builtin_shufflevector(a, b, (i / half * Segment + half + i % half)...));
-    }
+/// Half as many sums of lanes as there were: in each part of Part lanes those of a, then those of
+/// b, where Width lanes next to each other have been one sum.
+template <int Part, int Width, class A, int Lanes>
+[[gnu::always_inline]] inline pack<A, Lanes> fold_lanes(pack<A, Lanes> const& a,
+                                                        pack<A, Lanes> const& b) {
+  constexpr auto source = [](int lane, int half) {
+    constexpr int half_part = Part / 2, half_width = Width / 2;
+    int const i = lane % half_part, from = lane % Part < half_part ? 0 : Lanes;
+    return from + lane / Part * Part + i / half_width * Width + half * half_width + i % half_width;
   };
-  [&]<int... level>(std::integer_sequence<int, level...>) __attribute__((always_inline)) {
-    (fold(std::integral_constant<int, (Lanes >> level)>{}, std::make_integer_sequence<int, Lanes>{},
-          Lanes >> (level + 1)),
-     ...);
+  return [&]<int... i>(std::integer_sequence<int, i...>) __attribute__((always_inline)) {
+    return pack<A, Lanes>(__builtin_shufflevector(a.v, b.v, source(i, 0)...) +
+                          __builtin_shufflevector(a.v, b.v, source(i, 1)...));
   }
-  (std::make_integer_sequence<int, levels>{});
-  return packs[0];
+  (std::make_integer_sequence<int, Lanes>{});
+}
+
+/// All of them folded into one.
+template <int Part, int Width, class A, int Lanes, std::size_t Count>
+[[gnu::always_inline]] inline pack<A, Lanes> fold_all_lanes(pack<A, Lanes> const (&packs)[Count]) {
+  if constexpr (Count == 1) {
+    return packs[0];
+  } else {
+    pack<A, Lanes> half[Count / 2];
+    unrolled<Count / 2>([&](auto i) __attribute__((always_inline)) {
+      constexpr int k = 2 * decltype(i)::value;
+      half[decltype(i)::value] = fold_lanes<Part, Width>(packs[k], packs[k + 1]);
+    });
+    return fold_all_lanes<Part, Width / 2>(half);
+  }
+}
+
+/// The sums of the lanes of Lanes packs, pack_of(integral_constant<int, i>), in (Lanes - 1)·3
+/// instructions.
+template <class A, int Lanes, class PackOf>
+[[gnu::always_inline]] inline pack<A, Lanes> sums_of_lanes(PackOf const& pack_of) {
+  constexpr int few = 16 / sizeof(A), parts = Lanes / few;  // 16 bytes stay where they are
+  pack<A, Lanes> across[few];
+  unrolled<few>([&](auto q) __attribute__((always_inline)) {
+    pack<A, Lanes> packs[parts];
+    unrolled<parts>([&](auto k) __attribute__((always_inline)) {
+      constexpr int i = few * decltype(k)::value + decltype(q)::value;
+      packs[decltype(k)::value] = pack_of(std::integral_constant<int, i>{});
+    });
+    across[decltype(q)::value] = fold_all_lanes<Lanes, Lanes>(packs);
+  });
+  return fold_all_lanes<few, few>(across);
 }
 
 }  // namespace ssm::detail

@@ -45,55 +45,6 @@ constexpr index_t round_up(index_t count, index_t multiple) {
 /// Rows that products take at once; buffers have a multiple of them.
 inline constexpr int product_rows = 4;
 
-/// Half as many sums of lanes as there were: in each part of Part lanes those of a, then those of
-/// b, where Width lanes next to each other have been one sum.
-template <int Part, int Width, class A, int Lanes>
-[[gnu::always_inline]] inline pack<A, Lanes> fold(pack<A, Lanes> const& a,
-                                                  pack<A, Lanes> const& b) {
-  constexpr auto source = [](int lane, int half) {
-    constexpr int half_part = Part / 2, half_width = Width / 2;
-    int const i = lane % half_part, from = lane % Part < half_part ? 0 : Lanes;
-    return from + lane / Part * Part + i / half_width * Width + half * half_width + i % half_width;
-  };
-  return [&]<int... i>(std::integer_sequence<int, i...>) __attribute__((always_inline)) {
-    return pack<A, Lanes>(__builtin_shufflevector(a.v, b.v, source(i, 0)...) +
-                          __builtin_shufflevector(a.v, b.v, source(i, 1)...));
-  }
-  (std::make_integer_sequence<int, Lanes>{});
-}
-
-/// All of them folded into one.
-template <int Part, int Width, class A, int Lanes, std::size_t Count>
-[[gnu::always_inline]] inline pack<A, Lanes> fold_all(pack<A, Lanes> const (&packs)[Count]) {
-  if constexpr (Count == 1) {
-    return packs[0];
-  } else {
-    pack<A, Lanes> half[Count / 2];
-    unrolled<Count / 2>([&](auto i) __attribute__((always_inline)) {
-      constexpr int k = 2 * decltype(i)::value;
-      half[decltype(i)::value] = fold<Part, Width>(packs[k], packs[k + 1]);
-    });
-    return fold_all<Part, Width / 2>(half);
-  }
-}
-
-/// The sums of the lanes of Lanes packs, pack_of(integral_constant<int, i>), in (Lanes - 1)·3
-/// instructions.
-template <class A, int Lanes, class PackOf>
-[[gnu::always_inline]] inline pack<A, Lanes> sums_of_lanes(PackOf const& pack_of) {
-  constexpr int few = 16 / sizeof(A), parts = Lanes / few;  // 16 bytes stay where they are
-  pack<A, Lanes> across[few];
-  unrolled<few>([&](auto q) __attribute__((always_inline)) {
-    pack<A, Lanes> packs[parts];
-    unrolled<parts>([&](auto k) __attribute__((always_inline)) {
-      constexpr int i = few * decltype(k)::value + decltype(q)::value;
-      packs[decltype(k)::value] = pack_of(std::integral_constant<int, i>{});
-    });
-    across[decltype(q)::value] = fold_all<Lanes, Lanes>(packs);
-  });
-  return fold_all<few, few>(across);
-}
-
 /// A block of a matrix in registers.
 template <class A, int Lanes, int Rows, int Packs>
 struct register_block {
