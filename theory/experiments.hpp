@@ -11,8 +11,10 @@
 #include <vector>
 
 #include "claim.hpp"
+#include "simulator.hpp"
 #include "ssm/detail/parallel_for.hpp"
 #include "ssm/random.hpp"
+#include "ssm/tensor.hpp"
 #include "statistics.hpp"
 
 namespace ssm::theory {
@@ -62,6 +64,56 @@ std::vector<double> draw(run_control& run, random_stream const& stream, index_t 
   return values;
 }
 
+/// The sum of the samples of a system on run.gpu, its eigenvalues drawn here; in rounds of at most
+/// a gigabyte and about a second, after each of which the run may be stopped.
+template <system_sampler Sampler>
+double sum_on_gpu(run_control& run, random_stream const& stream, index_t samples,
+                  double cost_of_one, Sampler const& sampler) {
+  auto const system = sampler.system();
+  index_t const most =
+      std::min((index_t{1} << 27) / system.numbers(), (index_t{1} << 36) / system.updates());
+  index_t const round = std::clamp<index_t>(most, 1, samples);
+  tensor<double, 2> eigenvalues({round, system.eigenvalues()});
+  double sum = 0;
+  for (index_t first = 0; first < samples; first += round) {
+    index_t const count = std::min(round, samples - first);
+    auto const start = run_control::clock::now();
+    ssm::detail::parallel_for(run.threads, count, [&](index_t begin, index_t end) {
+      for (index_t i = begin; i < end; ++i) {
+        sampler.draw_eigenvalues(stream.child(first + i),
+                                 {eigenvalues.data() + i * system.eigenvalues(),
+                                  static_cast<std::size_t>(system.eigenvalues())});
+      }
+    });
+    if (system.eigenvalues() > 0) run.law_seconds += run_control::seconds_since(start);
+    sum +=
+        run.gpu->sum(system, {stream, first, count}, eigenvalues.const_view().slice(0, 0, count));
+    run.advance(cost_of_one * static_cast<double>(count));
+  }
+  return sum;
+}
+
+/// The sum of the samples, and note of the states that were simulated for it.
+template <class Sampler>
+double sum_of_samples(run_control& run, random_stream const& stream, index_t samples,
+                      double cost_of_one, Sampler const& sampler) {
+  auto const sum_here = [&] {
+    double sum = 0;
+    for (double const v : draw(run, stream, samples, cost_of_one, sampler)) sum += v;
+    return sum;
+  };
+  if constexpr (system_sampler<Sampler>) {
+    auto const start = run_control::clock::now();
+    double const sum =
+        run.gpu == nullptr ? sum_here() : sum_on_gpu(run, stream, samples, cost_of_one, sampler);
+    run.states += static_cast<double>(samples) * static_cast<double>(sampler.system().updates());
+    run.states_seconds += run_control::seconds_since(start);
+    return sum;
+  } else {
+    return sum_here();
+  }
+}
+
 /// A Monte Carlo mean whose expectation and variance are known in closed form.
 struct mean_plan {
   std::string setting;
@@ -95,9 +147,8 @@ experiment mean_experiment(mean_plan plan, Sampler sampler) {
             finding f{.setting = plan.setting, .method = plan.method};
             f.samples = run.samples > 0 ? run.samples : plan.samples;
             auto const stream = stream_of(run, plan.setting, plan.method);
-            double sum = 0;
-            for (double const v : draw(run, stream, f.samples, plan.cost, sampler)) sum += v;
-            f.value = sum / static_cast<double>(f.samples);
+            f.value = sum_of_samples(run, stream, f.samples, plan.cost, sampler) /
+                      static_cast<double>(f.samples);
             f.standard_error = std::sqrt(plan.variance / static_cast<double>(f.samples));
             f.exact = plan.exact;
             f.alternative = alternative;

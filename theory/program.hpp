@@ -12,6 +12,7 @@
 #include <exception>
 #include <filesystem>
 #include <iostream>
+#include <memory>
 #include <stdexcept>
 #include <string>
 #include <system_error>
@@ -19,6 +20,7 @@
 
 #include "report/files.hpp"
 #include "run_control.hpp"
+#include "simulator.hpp"
 #include "ssm/error.hpp"
 
 namespace ssm::theory {
@@ -28,6 +30,7 @@ struct run_options {
   std::uint64_t seed = 1;
   index_t samples = 0;  ///< 0: as many as the power needs
   int threads = 0;
+  std::string device = "cpu";
   double time_limit = 0;  ///< seconds; 0: none
   std::string json, csv, report;
   bool is_quiet = false;
@@ -59,6 +62,14 @@ inline void add_run_options(CLI::App& app, run_options& o) {
   app.add_option("--threads", o.threads, "0: one for each processor")
       ->check(number_in(0, 4096, "a whole number, 0 to 4096"))
       ->capture_default_str();
+  app.add_option("--device", o.device, "What simulates the systems: cpu, or gpu (CUDA)")
+      ->check(CLI::Validator(
+          [](std::string const& text) {
+            return text == "cpu" || text == "gpu" ? std::string()
+                                                  : "is \"" + text + "\", expected cpu or gpu";
+          },
+          ""))
+      ->capture_default_str();
   app.add_option("--time-limit", o.time_limit, "Seconds after which the run ends with what it has")
       ->check(number_in(1e-9, 1e9, "seconds, more than 0"));
   app.add_option("--json", o.json, "Write all that was found to this file");
@@ -88,6 +99,12 @@ inline void interrupt(int signal) {
 }
 
 }  // namespace detail
+
+/// The simulator that is asked for; none where threads do it.
+/// Throws    std::runtime_error where it cannot be had.
+inline std::unique_ptr<simulator> simulator_of(run_options const& o) {
+  return o.device == "gpu" ? gpu_simulator() : nullptr;
+}
 
 /// From here on the clock of --time-limit runs and signals are heard.
 inline void start(run_control& run, run_options const& o) {

@@ -2,7 +2,6 @@
 // run_claim.hpp: run the experiments of a claim and decide.
 #pragma once
 
-#include <chrono>
 #include <utility>
 
 #include "claim.hpp"
@@ -21,7 +20,7 @@ inline result run_claim(claim what, run_control& run) {
   } catch (stopped const&) {
   }
   r.reached = decide(r.what, r.findings);
-  r.seconds = std::chrono::duration<double>(run_control::clock::now() - start).count();
+  r.seconds = run_control::seconds_since(start);
   return r;
 }
 

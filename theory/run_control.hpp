@@ -17,6 +17,8 @@ struct stopped : std::runtime_error {
   stopped() : std::runtime_error("stopped") {}
 };
 
+class simulator;
+
 /// Shared by the experiments of a run. Work is counted in estimated core-nanoseconds.
 class run_control {
  public:
@@ -29,6 +31,10 @@ class run_control {
   clock::time_point deadline = clock::time_point::max();
   std::atomic<bool> const* interrupted = nullptr;     ///< set by a signal handler
   std::function<void(double work_done)> on_progress;  ///< called now and then
+  simulator* gpu = nullptr;   ///< simulates the systems that it knows; none: threads do
+  double states = 0;          ///< simulated so far, one for each step of each
+  double states_seconds = 0;  ///< that they took ...
+  double law_seconds = 0;     ///< ... and of these, to draw eigenvalues for the GPU
 
   /// Note that work has been done; throws stopped when the run is to end.
   void advance(double work) {
@@ -38,6 +44,10 @@ class run_control {
   }
 
   double done() const { return done_; }
+
+  static double seconds_since(clock::time_point start) {
+    return std::chrono::duration<double>(clock::now() - start).count();
+  }
 
  private:
   double done_ = 0;

@@ -16,6 +16,7 @@
 #include "spectrum/page.hpp"
 #include "spectrum/records.hpp"
 #include "spectrum/run.hpp"
+#include "speed.hpp"
 
 namespace {
 
@@ -26,10 +27,12 @@ int spectrum(spectrum_options const& options) {
   std::vector<trained_model> models;
   for (std::string const& path : options.models) models.push_back(load_trained_model(path));
 
+  auto const gpu = simulator_of(options);
   destinations const to(options, "spectrum");
 
   run_control run;
   start(run, options);
+  run.gpu = gpu.get();
   auto planned = plan(std::move(models), options.asked, run);
   double cost = 0;
   for (auto const& model : planned) cost += model.cost();
@@ -54,6 +57,7 @@ int spectrum(spectrum_options const& options) {
     }
     results.push_back(std::move(model.result));
   }
+  print_paragraph(std::cout, speed_text(speed_of(run)));
   to.write(json_of(results, options.asked).dump(2) + "\n", csv_of(results),
            to.has_page() ? page_of(results, options.asked) : "");
   bool const all_accepted = std::all_of(results.begin(), results.end(),

@@ -4,9 +4,11 @@
 #pragma once
 
 #include <Eigen/Core>
+#include <span>
 #include <vector>
 
 #include "closed_forms/paper.hpp"
+#include "simulator.hpp"
 #include "ssm/diagonal.hpp"
 #include "ssm/random.hpp"
 #include "ssm/readout.hpp"
@@ -43,6 +45,15 @@ class energy_of_recurrence {
     return normal_cost * (m * t + m * d) + product_cost * m * d * t + scan_cost * d * t;
   }
 
+  linear_system system() const { return {size_.states, size_.inputs, steps_}; }
+
+  void draw_eigenvalues(random_stream const& stream, std::span<double> to) const {
+    auto const uniform = stream.child(0);
+    for (std::size_t i = 0; i < to.size(); ++i) {
+      to[i] = law_.sample(uniform.uniform(static_cast<index_t>(i))).value;
+    }
+  }
+
   double operator()(random_stream const& stream) {
     run(stream);
     double energy = 0;
@@ -54,10 +65,7 @@ class energy_of_recurrence {
   using row_major = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
 
   void run(random_stream const& stream) {
-    auto const eigenvalues = stream.child(0);
-    for (index_t i = 0; i < size_.states; ++i) {
-      decay_(i) = law_.sample(eigenvalues.uniform(i)).value;
-    }
+    draw_eigenvalues(stream, {decay_.data(), static_cast<std::size_t>(size_.states)});
     stream.child(1).fill_normal({B_.data(), static_cast<std::size_t>(B_.size())});
     stream.child(2).fill_normal({input_.data(), static_cast<std::size_t>(input_.size())});
     drive_.noalias() = input_ * B_.transpose();
@@ -87,6 +95,10 @@ template <class Law>
 class normalized_energy_of_recurrence : public energy_of_recurrence<Law> {
  public:
   using energy_of_recurrence<Law>::energy_of_recurrence;
+
+  linear_system system() const {
+    return {this->size_.states, this->size_.inputs, this->steps_, true};
+  }
 
   double operator()(random_stream const& stream) {
     this->run(stream);
@@ -145,12 +157,18 @@ class energy_of_mamba1 {
            12 * static_cast<double>(x_.size() * B_.size());  // one exp a step and state
   }
 
-  double operator()(random_stream const& stream) {
-    auto const eigenvalues = stream.child(0);
-    index_t const steps = x_.size(), states = B_.size();
-    for (index_t n = 0; n < states; ++n) {
-      eigenvalue_(0, n) = log_decay(law_.sample(eigenvalues.uniform(n))) / step_size_;
+  mamba1_channel system() const { return {step_size_, B_.size(), x_.size()}; }
+
+  void draw_eigenvalues(random_stream const& stream, std::span<double> to) const {
+    auto const uniform = stream.child(0);
+    for (std::size_t n = 0; n < to.size(); ++n) {
+      to[n] = log_decay(law_.sample(uniform.uniform(static_cast<index_t>(n)))) / step_size_;
     }
+  }
+
+  double operator()(random_stream const& stream) {
+    index_t const steps = x_.size(), states = B_.size();
+    draw_eigenvalues(stream, {eigenvalue_.data(), static_cast<std::size_t>(states)});
     stream.child(1).fill_normal({B_.data(), static_cast<std::size_t>(states)});
     stream.child(2).fill_normal({x_.data(), static_cast<std::size_t>(steps)});
     diagonal<mamba_hold, double> const recurrence{
@@ -190,6 +208,12 @@ class energy_of_mamba2 {
     return (normal_cost + scan_cost * static_cast<double>(B_.size()) + 15) *
            static_cast<double>(x_.size());
   }
+
+  mamba2_head system() const {
+    return {step_size_, eigenvalue_, x_.extent(2), B_.size(), x_.extent(1)};
+  }
+
+  void draw_eigenvalues(random_stream const&, std::span<double>) const {}
 
   double operator()(random_stream const& stream) {
     index_t const states = B_.size(), steps = x_.extent(1);

@@ -29,11 +29,13 @@ int verify(verify_options const& o) {
     for (claim const& c : claims) std::cout << cell(c.id, -16) << "  " << c.statement << '\n';
     return 0;
   }
+  auto const gpu = simulator_of(o);
   destinations const to(o, "verify");
   paint const in{::isatty(STDOUT_FILENO) == 1 && std::getenv("NO_COLOR") == nullptr};
 
   run_control run;
   start(run, o);
+  run.gpu = gpu.get();
   auto const started = run_control::clock::now();
   double work = 0;
   for (claim const& c : claims) {
@@ -51,7 +53,8 @@ int verify(verify_options const& o) {
     v.is_stopped = !v.results.back().is_complete();
     if (v.is_stopped) break;
   }
-  v.seconds = std::chrono::duration<double>(run_control::clock::now() - started).count();
+  v.seconds = run_control::seconds_since(started);
+  v.simulated = speed_of(run);
   print_summary(std::cout, v, in);
   to.write(json_of(v).dump(2) + "\n", csv_of(v), to.has_page() ? page_of(v) : "");
   return v.all_as_recorded() ? 0 : 1;

@@ -2,7 +2,6 @@
 // run.hpp: predict every layer of a model, then simulate it, as far as time allows.
 #pragma once
 
-#include <chrono>
 #include <cstddef>
 #include <string>
 #include <utility>
@@ -50,8 +49,7 @@ inline void simulate(planned_model& model, run_control& run) {
   auto const start = run_control::clock::now();
   for (std::size_t i = 0; i < model.experiments.size(); ++i) {
     model.result.findings[i] = model.experiments[i].run(run);
-    std::chrono::duration<double> const passed = run_control::clock::now() - start;
-    model.result.seconds = passed.count();
+    model.result.seconds = run_control::seconds_since(start);
   }
 }
 

@@ -3,9 +3,11 @@
 #pragma once
 
 #include <algorithm>
+#include <span>
 #include <string>
 
 #include "experiments.hpp"
+#include "simulator.hpp"
 #include "spectrum/energy_moments.hpp"
 #include "spectrum/trained_spectrum.hpp"
 #include "ssm/diagonal.hpp"
@@ -43,6 +45,13 @@ class energy_of_layer {
     auto const exponentials = layer_.has_heads ? static_cast<double>(layer_.channels()) : states;
     return static_cast<double>(steps_) * (1.5 * states + 9 * exponentials);
   }
+
+  layer_system system() const {
+    return {layer_.has_heads, layer_.eigenvalue, layer_.step_size, layer_.channels(),
+            layer_.states(),  layer_.groups,     steps_,           input_energy(layer_)};
+  }
+
+  void draw_eigenvalues(random_stream const&, std::span<double>) const {}
 
   double operator()(random_stream const& stream) {
     auto const inputs = stream.child(0), gates = stream.child(1);

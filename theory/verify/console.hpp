@@ -132,14 +132,14 @@ inline void print_summary(std::ostream& out, verification const& v, paint const&
   out << '\n'
       << v.tests_of_exact()
       << " tests of true values: one or more rejects by chance with probability "
-      << "at most " << report::significant(v.family_error(), 2) << ".\nSeed " << v.seed << ", "
-      << report::duration(v.seconds) << '.';
+      << "at most " << report::significant(v.family_error(), 2) << ".\n";
+  for (auto const& text : report::wrap(run_text(v), console_width)) out << text << '\n';
   if (v.is_stopped) {
-    out << ' ' << in.bad("Stopped early: not every claim has been put to the test.");
+    out << in.bad("Stopped early: not every claim has been put to the test.");
   } else if (v.all_as_recorded()) {
-    out << ' ' << in.good("Every verdict is the one on record.");
+    out << in.good("Every verdict is the one on record.");
   } else {
-    out << ' ' << in.bad("Some verdicts are not the ones on record.");
+    out << in.bad("Some verdicts are not the ones on record.");
   }
   out << std::endl;
 }

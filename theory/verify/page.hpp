@@ -124,8 +124,7 @@ inline std::string page_of(verification const& v) {
       report::significant(least_power, 2) + " is shown and does not count.");
   paragraph(std::to_string(v.tests_of_exact()) +
             " tests of true values: one or more rejects by chance with probability at most " +
-            report::significant(v.family_error(), 2) + ". Seed " + std::to_string(v.seed) + ", " +
-            report::duration(v.seconds) + "." +
+            report::significant(v.family_error(), 2) + ". " + run_text(v) +
             (v.is_stopped ? " Stopped early: not every claim has been put to the test." : ""));
   html += summary_of(v);
   for (result const& r : v.results) html += section_of(r);

@@ -12,6 +12,7 @@
 
 #include "claim.hpp"
 #include "experiments.hpp"
+#include "speed.hpp"
 
 namespace ssm::theory {
 
@@ -20,6 +21,7 @@ struct verification {
   std::vector<result> results{};
   double seconds = 0;
   bool is_stopped = false;
+  speed simulated{};
 
   bool all_as_recorded() const {
     return !is_stopped && std::all_of(results.begin(), results.end(),
@@ -40,6 +42,13 @@ struct verification {
     return std::min(1.0, static_cast<double>(tests_of_exact()) * level_of_exact);
   }
 };
+
+/// Its seed, how long it took, and what it simulated where.
+inline std::string run_text(verification const& v) {
+  std::string const simulated = speed_text(v.simulated);
+  return "Seed " + std::to_string(v.seed) + ", " + report::duration(v.seconds) + "." +
+         (simulated.empty() ? "" : " " + simulated);
+}
 
 /// Largest |z| of the Monte Carlo means of a claim against the exact form.
 inline std::optional<double> largest_z_of_exact(result const& r) {
