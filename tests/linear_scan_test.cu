@@ -1,0 +1,273 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "ssm/linear_scan.cuh"
+
+#include <gtest/gtest.h>
+
+#include "support/device.cuh"
+#include "support/linear_scan_problem.cuh"
+
+namespace {
+
+using namespace ssm;
+using namespace ssm::test;
+using step = gpu::detail::linear_step;
+using complex64 = std::complex<float>;
+
+template <class Test>
+void for_all_types(Test const& test) {
+  for_types<float, double, bfloat16, float16, complex64>(test);
+}
+
+TEST(LinearScan, OfRowsGivesTheStatesOfTheRecurrence) {
+  SSM_SKIP_WITHOUT_DEVICE();
+  for_all_types([](auto type) {
+    using T = typename decltype(type)::type;
+    index_t const tile = rows_tile_length<T, step>;
+    std::uint64_t seed = 1;
+    for (auto const order : both_ways)
+      for (auto const& how : {rows, shifted_rows, pitched_rows}) {
+        for (index_t const length : {0, 1, 31, 32, 33, 1009}) {
+          for (index_t const batch : {1, 7, 300}) {
+            expect_states<T>(
+                linear_case{.shape = {batch, length, 1}, .order = order, .seed = seed++}.all(how));
+          }
+        }
+        for (index_t const length : {tile - 1, tile, tile + 1, 2 * tile + 8, index_t{10007}}) {
+          for (index_t const channels : {1, 7}) {
+            expect_states<T>(
+                linear_case{.shape = {1, length, channels}, .order = order, .seed = seed++}.all(
+                    how));
+          }
+        }
+      }
+  });
+}
+
+TEST(LinearScan, OfColumnsGivesTheStatesOfTheRecurrence) {
+  SSM_SKIP_WITHOUT_DEVICE();
+  for_all_types([](auto type) {
+    using T = typename decltype(type)::type;
+    std::uint64_t seed = 1;
+    for (auto const order : both_ways)
+      for (auto const& how : {columns, shifted_columns, wide_columns, spread_columns})
+        for (index_t const channels : {1, 2, 7, 16, 32, 33, 100}) {
+          index_t const tile = columns_tile_length<T, step>(channels);
+          for (index_t const length :
+               {index_t{0}, index_t{1}, index_t{31}, tile - 1, tile, tile + 1, 2 * tile + 33}) {
+            expect_states<T>(
+                linear_case{.shape = {1, length, channels}, .order = order, .seed = seed++}.all(
+                    how));
+          }
+        }
+  });
+}
+
+// Decays of size 1 remember all, and drives are integers, so every sum is exact: the states must be
+// those of the recurrence to the last bit, wherever time is cut.
+TEST(LinearScan, CarriesStatesOverGroupsAndBlocksOfTiles) {
+  SSM_SKIP_WITHOUT_DEVICE();
+  for_all_types([](auto type) {
+    using T = typename decltype(type)::type;
+    index_t const tile = rows_tile_length<T, step>;
+    for (auto const order : both_ways) {
+      linear_case of{.shape = {}, .order = order, .kind = gates::units};
+      for (auto const& how : {rows, shifted_rows, pitched_rows}) {
+        of.shape = {3, 33 * tile + 5, 1};
+        expect_states<T>(of.all(how));
+        of.shape = {1, 2, 40 * tile / 2};  // short rows, no look-back
+        expect_states<T>(of.all(how));
+      }
+      for (index_t const channels : {3, 33}) {
+        of.shape = {1, 17 * columns_tile_length<T, step>(channels) + 3, channels};
+        expect_states<T>(of.all(columns));
+      }
+      of.shape = {1, 530 * columns_tile_length<T, step>(32) + 3, 32};
+      expect_states<T>(of.all(columns));
+    }
+  });
+  for (auto const order : both_ways) {
+    linear_case of{.shape = {1, 2051 * rows_tile_length<float, step> + 7, 1},
+                   .order = order,
+                   .kind = gates::units};
+    for (auto const& how : {rows, pitched_rows}) expect_states<float>(of.all(how));
+    of.shape = {1, 700 * columns_tile_length<float, step>(1) + 7, 1};
+    expect_states<float>(of.all(rows_from_their_ends));
+  }
+}
+
+TEST(LinearScan, KeepsTermsOfManyTiles) {
+  SSM_SKIP_WITHOUT_DEVICE();
+  for_types<float, double, complex64>([](auto type) {
+    using T = typename decltype(type)::type;
+    for (auto const order : both_ways) {
+      linear_case of{.shape = {}, .order = order, .kind = gates::slow};
+      of.shape = {2, 35 * rows_tile_length<T, step>, 1};
+      for (auto const& how : {rows, shifted_rows}) expect_states<T>(of.all(how));
+      of.shape = {1, 300 * columns_tile_length<T, step>(33), 33};
+      expect_states<T>(of.all(columns));
+    }
+  });
+}
+
+TEST(LinearScan, TakesLayoutsOfEveryKindAndOfEachArrayItsOwn) {
+  SSM_SKIP_WITHOUT_DEVICE();
+  for_types<float, bfloat16>([](auto type) {
+    using T = typename decltype(type)::type;
+    for (auto const order : both_ways)
+      for (index_t const length : {33, 5003}) {
+        linear_case of{.shape = {3, length, 5}, .order = order};
+        for (auto const& how : {rows, rows_apart, rows_from_their_ends, columns, batch_innermost}) {
+          expect_states<T>(of.all(how));
+          of.carry = how;
+          expect_states<T>(of.all(how));
+          of.carry = spread_columns;
+          expect_states<T>(of.all(how));
+        }
+        of.decay = rows, of.drive = shifted_rows, of.states = pitched_rows;
+        expect_states<T>(of);
+        of.decay = columns, of.drive = rows, of.states = wide_columns;
+        expect_states<T>(of);
+      }
+  });
+}
+
+TEST(LinearScan, TakesDecaysThatAreBroadcast) {
+  SSM_SKIP_WITHOUT_DEVICE();
+  for_types<float, bfloat16>([](auto type) {
+    using T = typename decltype(type)::type;
+    for (auto const order : both_ways)
+      for (auto const& decay : {same_for_all_steps, same_for_all_channels, constant})
+        for (auto const& how : {rows, columns}) {
+          linear_case of{.shape = {2, 4099, 33}, .order = order};
+          of = of.all(how);
+          of.decay = decay;
+          expect_states<T>(of);
+          of.shape[0] = 1;
+          expect_states<T>(of);
+        }
+  });
+}
+
+TEST(LinearScan, NeedsNoInitialOrFinalState) {
+  SSM_SKIP_WITHOUT_DEVICE();
+  for (auto const order : both_ways)
+    for (bool const initial : {false, true})
+      for (bool const final : {false, true})
+        for (auto const& how : {rows, pitched_rows, columns})
+          for (index_t const length : {0, 5, 10007}) {
+            linear_case const of{.shape = {2, length, 3},
+                                 .order = order,
+                                 .has_initial = initial,
+                                 .has_final = final};
+            expect_states<float>(of.all(how));
+          }
+}
+
+TEST(LinearScan, MayStoreStatesWhereDecayOrDriveWas) {
+  SSM_SKIP_WITHOUT_DEVICE();
+  for_types<float, bfloat16>([](auto type) {
+    using T = typename decltype(type)::type;
+    for (auto const order : both_ways)
+      for (auto const& how : {rows, shifted_rows, pitched_rows, columns, spread_columns})
+        for (index_t const length : {33, 40009}) {
+          linear_case of{.shape = {1, length, 5}, .order = order};
+          of.place = of.in_drive;
+          expect_states<T>(of.all(how));
+          of.place = of.in_decay;
+          expect_states<T>(of.all(how));
+        }
+  });
+}
+
+/// Decays all `decay` but for every fifth, which is `other`.
+template <class T>
+void expect_states_with(double decay, double other, index_t length) {
+  for (auto const order : both_ways)
+    for (auto const& how : {rows, pitched_rows, columns}) {
+      linear_case const of = linear_case{.shape = {3, length, 8}, .order = order}.all(how);
+      SCOPED_TRACE(describe<T>(of) << ", decays " << decay << " and " << other);
+      gpu::stream const stream;
+      linear_problem<T> problem(stream, of);
+      index_t i = 0;
+      problem.decay.each([&](auto... at) {
+        problem.decay(at...) = rounded<T>(exact_t<T>(i++ % 5 == 4 ? other : decay));
+      });
+      problem.run(stream);
+      problem.check();
+    }
+}
+
+TEST(LinearScan, TakesGatesAtTheEdgesOfTheirRange) {
+  SSM_SKIP_WITHOUT_DEVICE();
+  for_all_types([](auto type) {
+    using T = typename decltype(type)::type;
+    for (index_t const length : {33, 7001}) {
+      expect_states_with<T>(0, 0, length);
+      expect_states_with<T>(-0.0, 0.5, length);
+      expect_states_with<T>(1, 1, length);
+      expect_states_with<T>(1, 0, length);
+      expect_states_with<T>(-1, -0.25, length);
+      double const denormal = std::is_same_v<T, double>    ? 1e-310
+                              : std::is_same_v<T, float16> ? 1e-7
+                                                           : 1e-40;
+      expect_states_with<T>(denormal, 1, length);
+    }
+    expect_states_with<T>(1.25, -1.5, 33);
+    expect_states_with<T>(2, 1, 8);
+  });
+}
+
+/// States and the final one, with initial 5, decays 2, 3, -1 and drives 1, 10, 4.
+std::vector<float> states_of_three_steps(direction order) {
+  gpu::stream const stream;
+  linear_problem<float> problem(stream, {.shape = {1, 3, 1}, .order = order});
+  float const decay[] = {2, 3, -1}, drive[] = {1, 10, 4};
+  for (index_t t = 0; t < 3; ++t) {
+    problem.decay(0, t, 0) = decay[t];
+    problem.drive(0, t, 0) = drive[t];
+  }
+  problem.initial(0, 0, 0) = 5;
+  problem.run(stream);
+  return {problem.states(0, 0, 0), problem.states(0, 1, 0), problem.states(0, 2, 0),
+          problem.final(0, 0, 0)};
+}
+
+TEST(LinearScan, RunsStepsInTheOrderOfTime) {
+  SSM_SKIP_WITHOUT_DEVICE();
+  EXPECT_EQ(states_of_three_steps(direction::forward), (std::vector<float>{11, 43, -39, -39}));
+  EXPECT_EQ(states_of_three_steps(direction::backward), (std::vector<float>{15, 7, -1, 15}));
+}
+
+TEST(LinearScan, KeepsNaNAndInfinityInTheirRow) {
+  SSM_SKIP_WITHOUT_DEVICE();
+  for_types<float, bfloat16>([](auto type) {
+    using T = typename decltype(type)::type;
+    for (auto const order : both_ways)
+      for (auto const& how : {rows, shifted_rows, pitched_rows, columns})
+        for (index_t const length : {31, 4001}) {
+          linear_case const of = linear_case{.shape = {1, length, 40}, .order = order}.all(how);
+          SCOPED_TRACE(describe<T>(of));
+          gpu::stream const stream;
+          linear_problem<T> clean(stream, of), spoilt(stream, of);
+          index_t const at = length / 2;
+          spoilt.drive(0, at, 5) = T(std::numeric_limits<float>::quiet_NaN());
+          spoilt.decay(0, at, 11) = T(std::numeric_limits<float>::infinity());
+          spoilt.initial(0, 0, 17) = std::numeric_limits<float>::infinity();
+          clean.run(stream);
+          spoilt.run(stream);
+          mismatches<T> others("states", true);
+          clean.states.each([&](index_t b, index_t t, index_t c) {
+            bool const reached = order == direction::forward ? t >= at : t <= at;
+            if (((c == 5 || c == 11) && reached) || c == 17) return;
+            others.compare(spoilt.states(b, t, c), exactly(clean.states(b, t, c)), 0, b, t, c);
+          });
+          EXPECT_TRUE(std::isnan(exactly(spoilt.states(0, at, 5))));
+          EXPECT_TRUE(std::isnan(spoilt.final(0, 0, 5)));
+          EXPECT_FALSE(std::isfinite(exactly(spoilt.states(0, at, 11))));
+          index_t const first = order == direction::forward ? 0 : length - 1;
+          EXPECT_TRUE(std::isinf(exactly(spoilt.states(0, first, 17))));
+        }
+  });
+}
+
+}  // namespace
