@@ -147,7 +147,7 @@ TEST(LinearScanErrors, NameAWorkspaceThatIsTooSmallOrMisaligned) {
   expect("linear_scan: workspace has " + std::to_string(scan_arguments{}.bytes() - 1) +
              " bytes, expected at least " + needed,
          [](scan_arguments& a) { a.memory = a.memory.slice(0, 0, index_t(a.bytes()) - 1); });
-  expect("linear_scan: workspace begins at an odd address, expected a multiple of 16 bytes",
+  expect("linear_scan: workspace begins in the middle of 16 bytes, expected a multiple of 16",
          [](scan_arguments& a) { a.memory = a.memory.slice(0, 8, 1 << 19); });
 }
 
@@ -191,6 +191,26 @@ TEST(LinearScanErrors, OfTheGradientNameTheArgument) {
   expect(
       name + "workspace has 0 bytes, expected at least " + std::to_string(vjp_arguments{}.bytes()),
       [](vjp_arguments& a) { a.memory = {}; });
+}
+
+TEST(LinearScanErrors, OfTheGradientNameAnInitialStateThatOverlaps) {
+  auto const expect = expect_error<vjp_arguments, void (*)(vjp_arguments&)>;
+  std::string const name = "linear_scan_vjp: gradient of initial_state overlaps ";
+  expect(name + "decay" + own_memory, [](vjp_arguments& a) {
+    a.to.initial_state = {address(1, 100), {2, 3}};
+  });
+  expect(name + "cotangent" + own_memory, [](vjp_arguments& a) {
+    a.to.initial_state = {address(5, 100), {2, 3}};
+  });
+  expect(name + "states" + own_memory, [](vjp_arguments& a) {
+    a.to.initial_state = {address(4, 100), {2, 3}};
+  });
+  expect(name + "initial_state" + own_memory, [](vjp_arguments& a) {
+    a.to.initial_state = {address(3), {2, 3}};
+  });
+  expect(name + "final_cotangent" + own_memory, [](vjp_arguments& a) {
+    a.to.initial_state = {address(6), {2, 3}};
+  });
 }
 
 }  // namespace

@@ -129,6 +129,15 @@ linear_call<element_t<T>, linear_adjoint_step> linear_scan_vjp_call(
   check_output(to.decay, "linear_scan_vjp: gradient of decay");
   check_output(to.drive, "linear_scan_vjp: gradient of drive");
   require_apart(to.decay, to.drive, "linear_scan_vjp: gradient of decay", "gradient of drive");
+  auto const check_initial = [&](auto const& other, char const* other_name) {
+    require_apart(to.initial_state, other, "linear_scan_vjp: gradient of initial_state",
+                  other_name);
+  };
+  check_initial(in.decay, "decay");
+  check_initial(cotangent, "cotangent");
+  check_initial(states, "states");
+  check_initial(in.initial_state, "initial_state");
+  check_initial(final_cotangent, "final_cotangent");
 
   using stored = element_t<T>;
   using kernel_number = element_t<number>;
@@ -148,7 +157,7 @@ inline std::byte* checked(workspace const& memory, std::size_t needed, char cons
                        name, ": workspace has ", memory.size(), " bytes, expected at least ",
                        needed);
   require<shape_error>(reinterpret_cast<std::uintptr_t>(memory.data_handle()) % 16 == 0, name,
-                       ": workspace begins at an odd address, expected a multiple of 16 bytes");
+                       ": workspace begins in the middle of 16 bytes, expected a multiple of 16");
   return memory.data_handle();
 }
 
@@ -172,10 +181,11 @@ std::size_t linear_scan_workspace(
 /// channels innermost; their arrays need not be aligned, but packets of 16 bytes are faster.
 /// `states` may be the very view of decay or of drive.
 /// Shapes    states (batch, time, channel); final_state (batch, channel); extents to 2^63.
-/// Accuracy  as scan: a term of h_t that has come m steps is off by at most (m + 1)·eps of its
-///           size, 2(m + 1)·eps if complex; then rounded to T.
+/// Accuracy  a term of h_t that has come m steps is off by at most (m + 13)·eps of its size, twice
+///           that if complex; then rounded to T.
 /// Repeats   bit for bit, whatever else the device does: sums have an order of their own.
-/// Special   length 0 writes nothing. NaN and infinity follow IEEE rules and stay in their row;
+/// Special   length 0 hands the initial state on. NaN and infinity follow IEEE rules and stay in
+/// their row;
 ///           decays are multiplied with each other, so where their product overflows a state of 0
 ///           becomes NaN.
 /// Memory    reads each element once and writes it once; workspace about 1/100 of that or less.

@@ -31,14 +31,13 @@ struct columns_problem {
   columns_array<number const> edge;
 
   index_t outer, length, channels;
-  int width_bits;     ///< a tile has 2^width_bits channels, at most 32
-  index_t across;     ///< tiles side by side
-  index_t bands;      ///< of all of outer
-  index_t stretches;  ///< of time
-  index_t groups;     ///< of stretches, see group_size
-  index_t tiles;      ///< bands for each stretch
-  bool chained;       ///< more than one stretch
-  unsigned* next_tile;
+  int width_bits;            ///< a tile has 2^width_bits channels, at most 32
+  index_t across;            ///< tiles side by side
+  index_t bands;             ///< of all of outer
+  index_t stretches;         ///< of time
+  index_t groups;            ///< of stretches, see group_size
+  index_t tiles;             ///< bands for each stretch
+  bool chained;              ///< more than one stretch
   tile_slot<number>* words;  ///< of stretches, of groups of them, of what enters groups of groups
 };
 

@@ -50,12 +50,9 @@ struct linear_call {
   }
 };
 
-/// Memory of a kernel's own, at its start the ticket of the next tile.
-inline constexpr std::size_t ticket_bytes = 256;
-
 template <class Problem>
 std::size_t workspace_bytes(Problem const& p, index_t slots) {
-  return p.chained ? ticket_bytes + static_cast<std::size_t>(slots) * sizeof(*p.words) : 0;
+  return p.chained ? static_cast<std::size_t>(slots) * sizeof(*p.words) : 0;
 }
 
 /// Launch the pipeline, or with no launch wanted say how much memory it needs.
@@ -67,8 +64,7 @@ std::size_t launch_tiles(on where, typename Tiles::problem p, index_t slots, std
   require<shape_error>(p.tiles < std::numeric_limits<std::int32_t>::max(), "linear_scan: ", p.tiles,
                        " tiles, expected less than 2^31");
   if (p.chained) {
-    p.next_tile = reinterpret_cast<unsigned*>(workspace);
-    p.words = reinterpret_cast<decltype(p.words)>(workspace + ticket_bytes);
+    p.words = reinterpret_cast<decltype(p.words)>(workspace);
     check(cudaMemsetAsync(workspace, 0, bytes, where.stream), "cudaMemsetAsync");
   }
   int device = 0, processors = 0;
@@ -81,8 +77,18 @@ std::size_t launch_tiles(on where, typename Tiles::problem p, index_t slots, std
         "cudaFuncSetAttribute");
   auto const blocks = static_cast<unsigned>(
       std::min<index_t>(p.tiles, static_cast<index_t>(processors) * Tiles::blocks));
-  kernel<<<blocks, pipeline_threads, shared, where.stream>>>(p);
-  check(cudaGetLastError(), "linear_scan kernel");
+  // Blocks wait for each other, so all of them must be there at once: otherwise this fails.
+  cudaLaunchAttribute together{};
+  together.id = cudaLaunchAttributeCooperative;
+  together.val.cooperative = p.chained ? 1 : 0;
+  cudaLaunchConfig_t launch{};
+  launch.gridDim = blocks;
+  launch.blockDim = pipeline_threads;
+  launch.dynamicSmemBytes = shared;
+  launch.stream = where.stream;
+  launch.attrs = &together;
+  launch.numAttrs = 1;
+  check(cudaLaunchKernelEx(&launch, kernel, p), "linear_scan: cudaLaunchKernelEx");
   return bytes;
 }
 
@@ -181,7 +187,7 @@ std::size_t run_rows(on where, linear_call<T, Step> const& call, std::byte* work
   while (whole > 0 && is_flat && whole * p.length % V != 0) --whole;
   if (whole > 0 && p.front == 0) p.tile_slots = whole * p.length;
   p.tiles = divide_up(p.front + steps, p.tile_slots);
-  p.chained = p.tiles > 1 && p.tile_slots % p.length != 0;
+  p.chained = p.tiles > 1 && (p.front > 0 || p.tile_slots % p.length != 0);
   index_t const groups = divide_up(p.tiles, G), words = p.tiles + groups + divide_up(groups, G);
 
   auto const launch = [&]<rows_layout Layout>() {
@@ -193,9 +199,30 @@ std::size_t run_rows(on where, linear_call<T, Step> const& call, std::byte* work
   return launch.template operator()<rows_layout::pitched>();
 }
 
+/// Where there are no steps, what enters a row leaves it.
+template <class A>
+__global__ void hand_on_kernel(linear_array<A const> from, linear_array<A> to, index_t channels,
+                               index_t rows) {
+  index_t const row = index_t{blockIdx.x} * blockDim.x + threadIdx.x;
+  if (row >= rows) return;
+  index_t const b = row / channels, c = row % channels;
+  A const state = from.data == nullptr ? A(0) : from.data[b * from.batch + c * from.channel];
+  to.data[b * to.batch + c * to.channel] = state;
+}
+
+template <class T, class Step>
+void hand_on(on where, linear_call<T, Step> const& call) {
+  index_t const rows = call.batch * call.channels, threads = 256;
+  if (rows == 0 || call.final.data == nullptr) return;
+  hand_on_kernel<<<static_cast<unsigned>(divide_up(rows, threads)), static_cast<unsigned>(threads),
+                   0, where.stream>>>(call.initial, call.final, call.channels, rows);
+  check(cudaGetLastError(), "hand_on_kernel");
+}
+
 /// Run the call, or with launches = false say how many bytes of workspace it needs.
 template <class T, class Step>
 std::size_t run_linear(on where, linear_call<T, Step> call, std::byte* workspace, bool launches) {
+  if (call.length == 0 && launches) hand_on(where, call);
   if (call.batch == 0 || call.length == 0 || call.channels == 0) return 0;
   auto const in_time = [](auto const& array) { return array.time == 1; };
   bool const is_rows = std::all_of(call.in.begin(), call.in.end(), in_time) &&

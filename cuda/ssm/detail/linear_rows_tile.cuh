@@ -31,8 +31,7 @@ struct rows_problem {
   index_t front;       ///< unused slots before the first
   index_t tile_slots;  ///< from tile to tile; less than a tile holds where rows are short
   index_t tiles;
-  bool chained;  ///< rows reach over the ends of tiles
-  unsigned* next_tile;
+  bool chained;              ///< rows reach over the ends of tiles
   tile_slot<number>* words;  ///< tiles, then groups of tiles, then what enters groups of groups
 };
 

@@ -28,26 +28,24 @@ __device__ void meet(int barrier) {
 ///   fold the tile that has arrived to a map for each of its lanes,
 ///   run the tile of pipeline_delay rounds before from the state that enters it, and
 ///   request the tile after the next.
-/// One warp publishes the maps of each folded tile and never waits for another block; one asks
-/// which tile is next, as late as loading it allows, since others wait for a tile from the time it
-/// is asked for until it is published; and as many as there are rounds of delay find out what
-/// enters. Tiles are handed out in their order, so the tiles before one are done or under way.
-/// `Tiles` has  problem: tiles, chained, next_tile;  shared;  tile_type, maps;
+/// One warp publishes the maps of each folded tile and never waits for another block; one looks up
+/// the tiles to come; and as many as there are rounds of delay find out what enters. All blocks are
+/// there at once and take tiles in turn, so those before one are done or under way.
+/// `Tiles` has  problem: tiles, chained;  shared;  tile_type, maps;
 ///              find, request, fold, publish, enter, run.
 template <class Tiles>
 __global__ void __launch_bounds__(pipeline_threads, Tiles::blocks)
     pipeline_kernel(typename Tiles::problem const p) {
   using tile_type = typename Tiles::tile_type;
   constexpr int D = pipeline_delay, known = 8;  // more tiles than can be under way
-  constexpr int folded = 1, found = 2, entered = 3;
+  constexpr int folded = 1, entered = 2;
   extern __shared__ __align__(16) unsigned char memory[];
   __shared__ tile_type ring[known];
   Tiles const tiles{p, *reinterpret_cast<typename Tiles::shared*>(memory)};
   auto const tile_of = [&](int round) -> tile_type& { return ring[round % known]; };
   auto const find_next = [&](int round) {
     if (threadIdx.x % 32 != 0) return;
-    index_t const fixed = blockIdx.x + round * index_t{gridDim.x};
-    tile_of(round) = tiles.find(p.chained ? atomicAdd(p.next_tile, 1u) : fixed);
+    tile_of(round) = tiles.find(blockIdx.x + round * index_t{gridDim.x});
   };
   int const role = static_cast<int>(threadIdx.x) / 32 - worker_warps;
 
@@ -69,20 +67,17 @@ __global__ void __launch_bounds__(pipeline_threads, Tiles::blocks)
         if (p.chained) meet<worker_threads + 32>(entered + round % D);
         tiles.run(ready, (round - D) % pipeline_stages, (round - D) % pipeline_entering, maps[D]);
       }
-      meet<worker_threads + 32>(found);
       tiles.request(tile_of(round + 2), (round + 2) % pipeline_stages);
 #pragma unroll
       for (int d = D; d > 0; --d) maps[d] = maps[d - 1];
     }
   } else if (role < 2) {
     for (int round = 0;; ++round) {
+      if (role == 1) find_next(round + 2);
       meet<worker_threads + 64>(folded);
       if (round >= D && tile_of(round - D).is_none()) return;
-      if (role == 0) {
-        if (!tile_of(round).is_none()) tiles.publish(tile_of(round), round % pipeline_stages);
-      } else {
-        find_next(round + 2);
-        meet<worker_threads + 32>(found);
+      if (role == 0 && !tile_of(round).is_none()) {
+        tiles.publish(tile_of(round), round % pipeline_stages);
       }
     }
   } else if (p.chained) {

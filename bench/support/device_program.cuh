@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+// device_program.cuh: options, turns of rows with copies, and exit status of a benchmark on a GPU.
+//   --report FOLDER   write JSON, a Markdown table and a picture there
+//   --only REGEX      rows whose names have a match
+#pragma once
+
+#include <exception>
+#include <filesystem>
+#include <functional>
+#include <iostream>
+#include <regex>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "ssm/error.hpp"
+#include "support/device_report.cuh"
+
+namespace ssm::bench {
+
+/// A call that is ready to be timed, and what its check came to.
+struct prepared_call {
+  std::function<void(gpu::on)> run;
+  double relative_l2 = 0;
+  double of_allowed = 0;  ///< above 1 or NaN: wrong, not timed
+  bool is_graph = true;
+};
+
+class device_program {
+ public:
+  /// Throws    std::runtime_error for options that cannot be used.
+  device_program(int count, char** arguments)
+      : all_{this_device(std::filesystem::path(arguments[0]).filename().string(), SSM_BENCH_FLAGS,
+                         SSM_BENCH_COMMIT)} {
+    for (int i = 1; i < count; ++i) {
+      std::string_view const word = arguments[i];
+      require<std::runtime_error>(word == "--report" || word == "--only", word,
+                                  ": is not an option");
+      require<std::runtime_error>(i + 1 < count, word, ": needs a value");
+      (word == "--report" ? report_ : only_) = arguments[++i];
+    }
+    chosen_ = std::regex(only_);
+    if (!report_.empty()) {
+      std::filesystem::create_directories(report_);
+      text::require_writable(std::filesystem::path(report_) / (all_.from.program + ".json"));
+    }
+    std::cout << all_.from.program << ": " << all_.from.device << "; " << all_.from.compiler
+              << "; commit " << all_.from.commit << "\n\n"
+              << device_console_line(device_table_head());
+  }
+
+  device_measurements const& all() const { return all_; }
+
+  /// A row of the next group. make() is called if it is wanted; where it throws, the row fails.
+  void add(device_row what, std::function<prepared_call()> make) {
+    if (std::regex_search(what.name(), chosen_)) group_.emplace_back(std::move(what), make);
+  }
+
+  /// Check the rows of the group, time those that are right, in turns with `copy`, print them.
+  void run_group(gpu::stream const& stream, std::function<void()> const& copy,
+                 double bytes_of_copy) {
+    std::vector<device_result> found;
+    for (auto& [what, make] : std::exchange(group_, {})) {
+      device_result& r = found.emplace_back(device_result{what});
+      try {
+        prepared_call const ready = make();
+        r.call = {ready.run, ready.is_graph};
+        r.relative_l2 = ready.relative_l2;
+        r.of_allowed = ready.of_allowed;
+        if (!(r.of_allowed <= 1)) {
+          r.failure = "wrong by " + text::significant(r.of_allowed, 3) +
+                      " times what is allowed, relative L2 " + text::significant(r.relative_l2, 2);
+        }
+      } catch (std::exception const& error) {
+        r.failure = error.what();
+      }
+    }
+    timed_call copies{[&](gpu::on) { copy(); }, false};
+    std::vector<timed_call*> turns = {&copies};
+    for (device_result& r : found) {
+      if (r.failure.empty()) turns.push_back(&r.call);
+    }
+    try {
+      if (turns.size() > 1) measure(stream, turns);
+    } catch (std::exception const& error) {
+      for (device_result& r : found) {
+        if (r.failure.empty()) r.failure = error.what();
+      }
+    }
+    for (device_result& r : found) {
+      r.call.run = {};  // and what it holds
+      r.copied = bytes_of_copy / copies.median();
+      is_right_ = is_right_ && r.failure.empty();
+      std::cout << device_console_line(device_table_line(r)) << std::flush;
+      all_.results.push_back(std::move(r));
+    }
+  }
+
+  /// The exit status: 0 where there were rows and all of them were right.
+  int finish(std::string const& picture) const {
+    require<std::runtime_error>(!all_.results.empty(), "no row has such a name");
+    if (!report_.empty()) {
+      write_report(all_, picture, report_);
+      std::cout << "Report: " << report_ << '/' << all_.from.program << ".md\n";
+    }
+    return is_right_ ? 0 : 1;
+  }
+
+ private:
+  device_measurements all_;
+  std::string report_, only_;
+  std::regex chosen_;
+  std::vector<std::pair<device_row, std::function<prepared_call()>>> group_;
+  bool is_right_ = true;
+};
+
+}  // namespace ssm::bench
