@@ -45,10 +45,10 @@ struct columns_tiles {
   __device__ int channel() const { return static_cast<int>(threadIdx.x) & (width() - 1); }
   __device__ int stretch_steps() const { return (worker_threads >> p.width_bits) * S; }
 
-  __device__ columns_tile<T, Step> find(index_t number_of) const {
-    if (number_of >= p.tiles) return {};
+  __device__ columns_tile<T, Step> find(index_t tile) const {
+    if (tile >= p.tiles) return {};
     // Tiles are fewer than 2^31, and divisions of 64 bits take a microsecond.
-    auto const id = static_cast<unsigned>(number_of), bands = static_cast<unsigned>(p.bands);
+    auto const id = static_cast<unsigned>(tile), bands = static_cast<unsigned>(p.bands);
     auto const across = static_cast<unsigned>(p.across);
     unsigned const stretch = id / bands, band = id % bands, outer = band / across;
     index_t const channel = index_t{band - outer * across} * width();
@@ -74,6 +74,7 @@ struct columns_tiles {
 
   /// Each warp asks for its own parts.
   __device__ void request(columns_tile<T, Step> const& at, int stage) const {
+    if constexpr (Vectors) __syncwarp();  // all lanes have read what this overwrites
     if (!at.is_none()) {
 #pragma unroll
       for (int k = 0; k < Step::inputs; ++k) {

@@ -100,7 +100,7 @@ struct rows_tiles {
   shared& s;
   int lane = static_cast<int>(threadIdx.x % 32), warp = static_cast<int>(threadIdx.x / 32);
 
-  __device__ rows_tile find(index_t number_of) const { return find_tile<Reversed>(p, number_of); }
+  __device__ rows_tile find(index_t id) const { return find_tile<Reversed>(p, id); }
 
   __device__ void request(rows_tile const& tile, int stage) const {
     if (!tile.is_none()) {
