@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// element.cuh: stored elements on the device: their numbers, and packets of up to 16 bytes.
+// element.cuh: stored elements on the device: their numbers, and packets of 16 bytes.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -78,16 +78,13 @@ __device__ T to_stored(accumulator_t<T> number) {
   }
 }
 
-/// `Count` elements that are loaded and stored together; 16 bytes at most. They are kept as words,
+/// `Count` elements, 16 bytes, that are loaded and stored together. They are kept as words,
 /// so that two 16-bit elements share a register.
 template <class T, int Count>
 class packet {
-  static constexpr int bytes = Count * static_cast<int>(sizeof(T));
-  static_assert(bytes <= 16 && (bytes == 2 || bytes % 4 == 0));
+  static_assert(Count * sizeof(T) == 16);
 
  public:
-  static constexpr int count = Count;
-
   __device__ accumulator_t<T> operator[](int i) const {
     if constexpr (sizeof(T) == 2) {
       unsigned const half = i % 2 ? word_[i / 2] >> 16 : word_[i / 2] & 0xffffu;
@@ -121,7 +118,7 @@ class packet {
     packet result;
     if constexpr (sizeof(T) == 2) {
       for (int k = 0; k < words; ++k) {
-        result.word_[k] = Count == 1 ? word_[0] : __byte_perm(word_[words - 1 - k], 0, 0x1032);
+        result.word_[k] = __byte_perm(word_[words - 1 - k], 0, 0x1032);
       }
     } else {
       constexpr int size = sizeof(T) / 4;
@@ -132,26 +129,7 @@ class packet {
     return result;
   }
 
-  /// From an address that is a multiple of the packet's bytes; read once, so not to be cached.
-  __device__ static packet load(T const* from) {
-    packet result;
-    if constexpr (bytes == 16) {
-      uint4 const words = __ldcs(reinterpret_cast<uint4 const*>(from));
-      result.word_[0] = words.x, result.word_[1] = words.y;
-      result.word_[2] = words.z, result.word_[3] = words.w;
-    } else if constexpr (bytes == 8) {
-      uint2 const words = __ldcs(reinterpret_cast<uint2 const*>(from));
-      result.word_[0] = words.x, result.word_[1] = words.y;
-    } else if constexpr (bytes == 4) {
-      result.word_[0] = __ldcs(reinterpret_cast<unsigned const*>(from));
-    } else {
-      result.word_[0] = __ldcs(reinterpret_cast<unsigned short const*>(from));
-    }
-    return result;
-  }
-
   __device__ static packet load_shared(T const* from) {
-    static_assert(bytes == 16);
     uint4 const words = *reinterpret_cast<uint4 const*>(from);
     packet result;
     result.word_[0] = words.x, result.word_[1] = words.y;
@@ -160,19 +138,11 @@ class packet {
   }
 
   __device__ void store(T* to) const {
-    if constexpr (bytes == 16) {
-      __stcs(reinterpret_cast<uint4*>(to), uint4{word_[0], word_[1], word_[2], word_[3]});
-    } else if constexpr (bytes == 8) {
-      __stcs(reinterpret_cast<uint2*>(to), uint2{word_[0], word_[1]});
-    } else if constexpr (bytes == 4) {
-      __stcs(reinterpret_cast<unsigned*>(to), word_[0]);
-    } else {
-      __stcs(reinterpret_cast<unsigned short*>(to), static_cast<unsigned short>(word_[0]));
-    }
+    __stcs(reinterpret_cast<uint4*>(to), uint4{word_[0], word_[1], word_[2], word_[3]});
   }
 
  private:
-  static constexpr int words = (bytes + 3) / 4;
+  static constexpr int words = 4;
   unsigned word_[words] = {};
 };
 
