@@ -26,7 +26,8 @@ constexpr char const* layers[] = {
     "detail/require_writable "
     "detail/scratch "
     "detail/sum_into detail/require_apart detail/tile_words detail/tile_pipeline",
-    "discretize recurrence diagonal scalar_identity readout step_size packed spectrum_scaling",
+    "discretize recurrence diagonal scalar_identity readout step_size packed spectrum_scaling "
+    "scaling_factors",
     "scan linear_scan detail/linear_step detail/linear_rows_tile detail/linear_rows_chunk "
     "detail/linear_rows detail/linear_columns_tile detail/linear_columns detail/linear_launch",
     "causal_conv1d detail/causal_conv1d_block detail/causal_conv1d_fast "

@@ -36,6 +36,12 @@ struct spectrum_scaling {
   bool scales_eigenvalues() const {
     return linear.data_handle() != nullptr || power.data_handle() != nullptr;
   }
+  T linear_factor(index_t c, index_t n) const {
+    return linear.data_handle() == nullptr ? T(1) : linear(c, n);
+  }
+  T power_factor(index_t c, index_t n) const {
+    return power.data_handle() == nullptr ? T(1) : power(c, n);
+  }
   T step_factor(index_t c) const { return step.data_handle() == nullptr ? T(1) : step(c); }
 
   /// A' of eigenvalue (c, n), which is A.
@@ -55,8 +61,7 @@ struct spectrum_scaling {
 
   /// Add to the gradients what `adjoint`, the gradient of A'(c, n), gives them; returns that of A.
   T pull_back(index_t c, index_t n, T const& A, T const& adjoint, gradient const& to) const {
-    T const exponent = power.data_handle() == nullptr ? T(1) : power(c, n);
-    T const factor = linear.data_handle() == nullptr ? T(1) : linear(c, n);
+    T const exponent = power_factor(c, n), factor = linear_factor(c, n);
     T const magnitude = abs(A);
     T const size = power.data_handle() == nullptr ? magnitude : raised(magnitude, exponent);
     T const sign = A < T(0) ? T(-1) : T(1);

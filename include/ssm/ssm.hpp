@@ -26,6 +26,7 @@
 #include "ssm/readout.hpp"
 #include "ssm/recurrence.hpp"
 #include "ssm/scalar_identity.hpp"
+#include "ssm/scaling_factors.hpp"
 #include "ssm/spectrum_scaling.hpp"
 #include "ssm/step_size.hpp"
 
