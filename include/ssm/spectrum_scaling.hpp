@@ -28,24 +28,24 @@ struct spectrum_scaling {
   tensor_view<T const, 1, Where> step{};
 
   struct gradient {
-    tensor_view<T, 2> linear{};
-    tensor_view<T, 2> power{};
-    tensor_view<T, 1> step{};
+    tensor_view<T, 2, Where> linear{};
+    tensor_view<T, 2, Where> power{};
+    tensor_view<T, 1, Where> step{};
   };
 
-  bool scales_eigenvalues() const {
+  SSM_HD bool scales_eigenvalues() const {
     return linear.data_handle() != nullptr || power.data_handle() != nullptr;
   }
-  T linear_factor(index_t c, index_t n) const {
+  SSM_HD T linear_factor(index_t c, index_t n) const {
     return linear.data_handle() == nullptr ? T(1) : linear(c, n);
   }
-  T power_factor(index_t c, index_t n) const {
+  SSM_HD T power_factor(index_t c, index_t n) const {
     return power.data_handle() == nullptr ? T(1) : power(c, n);
   }
-  T step_factor(index_t c) const { return step.data_handle() == nullptr ? T(1) : step(c); }
+  SSM_HD T step_factor(index_t c) const { return step.data_handle() == nullptr ? T(1) : step(c); }
 
   /// A' of eigenvalue (c, n), which is A.
-  T eigenvalue(index_t c, index_t n, T const& A) const {
+  SSM_HD T eigenvalue(index_t c, index_t n, T const& A) const {
     T scaled = A;
     if (power.data_handle() != nullptr) {
       T const size = raised(abs(A), power(c, n));
@@ -54,13 +54,13 @@ struct spectrum_scaling {
     return linear.data_handle() == nullptr ? scaled : T(linear(c, n) * scaled);
   }
 
-  static T raised(T const& magnitude, T const& exponent) {
+  SSM_HD static T raised(T const& magnitude, T const& exponent) {
     if (magnitude == T(0)) return exponent == T(0) ? T(1) : T(0);
     return exponent == T(1) ? magnitude : ssm::exp(T(exponent * ssm::log(magnitude)));
   }
 
   /// Add to the gradients what `adjoint`, the gradient of A'(c, n), gives them; returns that of A.
-  T pull_back(index_t c, index_t n, T const& A, T const& adjoint, gradient const& to) const {
+  SSM_HD T pull_back(index_t c, index_t n, T const& A, T const& adjoint, gradient const& to) const {
     T const exponent = power_factor(c, n), factor = linear_factor(c, n);
     T const magnitude = abs(A);
     T const size = power.data_handle() == nullptr ? magnitude : raised(magnitude, exponent);
@@ -91,8 +91,8 @@ tensor<T, 2> scaled_eigenvalues(tensor_view<T const, 2> eigenvalue,
 }
 
 /// Throw shape_error unless every factor of a scaling is empty or has the shape of the spectrum.
-template <real_scalar T>
-void require_scaling(spectrum_scaling<T> const& scaling, index_t channels, index_t states) {
+template <real_scalar T, memory Where>
+void require_scaling(spectrum_scaling<T, Where> const& scaling, index_t channels, index_t states) {
   detail::require_gradient_shape(scaling.linear, {channels, states}, "spectrum_scaling: linear",
                                  "channel, state");
   detail::require_gradient_shape(scaling.power, {channels, states}, "spectrum_scaling: power",

@@ -39,19 +39,19 @@ struct selective_scan_inputs {
 
 /// The gradients of selective_scan's inputs, each under the name of its input, in the type that
 /// is computed with. They are added; a stride of 0 sums; an empty view is not wanted.
-template <class T>
+template <class T, memory Where = memory::host>
 struct selective_scan_gradients {
   using real = accumulator_t<T>;
 
-  sequence_view<real> x{};
-  sequence_view<real> step_size{};
-  tensor_view<real, 2> eigenvalue{};
-  trajectory_view<real> B{};
-  trajectory_view<real> C{};
-  tensor_view<real, 1> D{};
-  sequence_view<real> gate{};
-  tensor_view<real, 1> step_bias{};
-  typename spectrum_scaling<real>::gradient scaling{};
+  sequence_view<real, Where> x{};
+  sequence_view<real, Where> step_size{};
+  tensor_view<real, 2, Where> eigenvalue{};
+  trajectory_view<real, Where> B{};
+  trajectory_view<real, Where> C{};
+  tensor_view<real, 1, Where> D{};
+  sequence_view<real, Where> gate{};
+  tensor_view<real, 1, Where> step_bias{};
+  typename spectrum_scaling<real, Where>::gradient scaling{};
 };
 
 /// Steps between the states that a forward run leaves for the gradient to start from.
@@ -60,8 +60,8 @@ inline constexpr index_t selective_scan_block = 32;
 namespace detail {
 
 /// Throws shape_error where the inputs do not fit together.
-template <class T>
-scan_shape checked_shape(selective_scan_inputs<T> const& in) {
+template <class T, memory Where>
+scan_shape checked_shape(selective_scan_inputs<T, Where> const& in) {
   scan_shape const s{in.x.extent(0), in.x.extent(1), in.x.extent(2), in.eigenvalue.extent(1)};
   index_t const groups = in.B.extent(2);
   require_shape(in.step_size, in.x.extents(), "selective_scan: step_size", "batch, time, channel");
@@ -83,8 +83,8 @@ scan_shape checked_shape(selective_scan_inputs<T> const& in) {
 }
 
 /// Throws shape_error unless checkpoints are empty or one for each block.
-template <class U>
-void require_checkpoints(trajectory_view<U> const& checkpoints, scan_shape const& s,
+template <class U, memory Where>
+void require_checkpoints(trajectory_view<U, Where> const& checkpoints, scan_shape const& s,
                          char const* name) {
   index_t const blocks = (s.length + selective_scan_block - 1) / selective_scan_block;
   require_gradient_shape(checkpoints, {s.batch, blocks, s.states, s.channels}, name,
@@ -92,8 +92,9 @@ void require_checkpoints(trajectory_view<U> const& checkpoints, scan_shape const
 }
 
 /// Throws shape_error where a gradient has not the shape of its input.
-template <class T>
-void require_gradients(selective_scan_inputs<T> const& in, selective_scan_gradients<T> const& to) {
+template <class T, memory Where>
+void require_gradients(selective_scan_inputs<T, Where> const& in,
+                       selective_scan_gradients<T, Where> const& to) {
   require_gradient_shape(to.x, in.x.extents(), "selective_scan_vjp: gradients.x",
                          "batch, time, channel");
   require_gradient_shape(to.step_size, in.x.extents(), "selective_scan_vjp: gradients.step_size",
@@ -109,7 +110,7 @@ void require_gradients(selective_scan_inputs<T> const& in, selective_scan_gradie
                          "batch, time, channel");
   require_gradient_shape(to.step_bias, {in.x.extent(2)}, "selective_scan_vjp: gradients.step_bias",
                          "channel");
-  spectrum_scaling<accumulator_t<T>> shapes{};
+  spectrum_scaling<accumulator_t<T>, Where> shapes{};
   shapes.linear = to.scaling.linear;
   shapes.power = to.scaling.power;
   shapes.step = to.scaling.step;
