@@ -41,7 +41,7 @@ constexpr char const* layers[] = {
     "detail/state_space_dual_reference_vjp detail/state_space_dual_step "
     "detail/state_space_dual_vjp detail/state_space_dual_vjp_block "
     "detail/state_space_dual_vjp_kernel detail/state_space_dual_vjp_part "
-    "detail/state_space_dual_vjp_products spectrum "
+    "detail/state_space_dual_vjp_products spectrum spectrum_analysis data_free_scaling "
     "causal_convolution fft_convolution s4d s4d_kernel s4d_convolution detail/decay_powers "
     "recurrent_state",
     "optimize calibrate",

@@ -36,6 +36,7 @@
 // operators, and what a spectrum does
 #include "ssm/causal_conv1d.hpp"
 #include "ssm/causal_convolution.hpp"
+#include "ssm/data_free_scaling.hpp"
 #include "ssm/fft_convolution.hpp"
 #include "ssm/recurrent_state.hpp"
 #include "ssm/s4d.hpp"
@@ -43,6 +44,7 @@
 #include "ssm/s4d_kernel.hpp"
 #include "ssm/selective_scan.hpp"
 #include "ssm/spectrum.hpp"
+#include "ssm/spectrum_analysis.hpp"
 #include "ssm/state_space_dual.hpp"
 
 // trained models
