@@ -44,8 +44,8 @@ constexpr char const* layers[] = {
     "detail/state_space_dual_vjp_products spectrum spectrum_analysis data_free_scaling "
     "causal_convolution fft_convolution s4d s4d_kernel s4d_convolution detail/decay_powers "
     "recurrent_state",
-    "optimize calibrate",
-    "model detail/json detail/mapped_file",
+    "detail/sha256 fingerprint optimize calibrate_data calibrate",
+    "model detail/json detail/mapped_file detail/write_file",
     "ssm",
 };
 

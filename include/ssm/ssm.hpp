@@ -47,6 +47,20 @@
 #include "ssm/spectrum_analysis.hpp"
 #include "ssm/state_space_dual.hpp"
 
+// choosing factors
+#include "ssm/calibrate.hpp"
+#include "ssm/calibrate_data.hpp"
+#include "ssm/fingerprint.hpp"
+#include "ssm/optimize/adam.hpp"
+#include "ssm/optimize/choose_step.hpp"
+#include "ssm/optimize/gain_sequence.hpp"
+#include "ssm/optimize/objective.hpp"
+#include "ssm/optimize/perturbation.hpp"
+#include "ssm/optimize/published_spsa.hpp"
+#include "ssm/optimize/spsa.hpp"
+
 // trained models
+#include "ssm/model/calibration_file.hpp"
+#include "ssm/model/calibration_json.hpp"
 #include "ssm/model/checkpoint.hpp"
 #include "ssm/model/safetensors.hpp"
