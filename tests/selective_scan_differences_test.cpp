@@ -4,9 +4,13 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstdint>
 #include <iostream>
+#include <vector>
 
+#include "ssm/selective_scan.hpp"
 #include "support/oracle.hpp"
+#include "support/random_scaling.hpp"
 #include "support/selective_scan_gradients.hpp"
 
 namespace {
@@ -67,72 +71,66 @@ TEST(SelectiveScanDifferences, InDoubleIsWithinTheBoundOf50Digits) {
   std::cout << "double: the largest error is " << largest << " of its bound\n";
 }
 
-// A factor for the layer, for each channel and for each state, by views of stride 0.
-TEST(SelectiveScanDifferences, GradientsOfSharedFactorsAreTheirSlopesInDouble) {
-  auto const p = random_selective<double>({2, 40, 5, 6}, 1, selective_options::all(), 300);
-  selective_gradient_bounds const bounds(p);
-  struct granularity {
-    char const* name;
-    index_array<2> strides;
-    index_array<2> extents;
-  };
-  for (granularity const& each : {granularity{"layer", {0, 0}, {1, 1}},
-                                  {"channel", {1, 0}, {5, 1}},
-                                  {"state", {0, 1}, {1, 6}},
-                                  {"channel and state", {6, 1}, {5, 6}}}) {
-    tensor<double, 2> linear =
-                          random_tensor<double>({each.extents[0], each.extents[1]}, 310, 0.5, 2),
-                      power =
-                          random_tensor<double>({each.extents[0], each.extents[1]}, 311, 0.5, 1.5);
-    bool const per_layer = each.extents[0] == 1;
-    tensor<double, 1> step = random_tensor<double>({each.extents[0]}, 312, 0.5, 2);
-    tensor<double, 2> to_linear(each.extents), to_power(each.extents);
-    tensor<double, 1> to_step(step.extents());
-    auto const view = [&](auto& factors) {
-      return tensor_view<double, 2>(factors.data(), p.eigenvalue.extents(), each.strides);
-    };
-    index_array<1> const step_stride{per_layer ? 0 : 1};
-    auto in = p.inputs();
-    in.scaling = {.linear = view(linear),
-                  .power = view(power),
-                  .step = tensor_view<double const, 1>(step.data(), {5}, step_stride)};
-    auto const of_fast_path = [&] {
-      auto carry = p.initial;
-      tensor<double, 3> y(p.x.extents());
-      selective_scan(parallel{}, in, carry, y);
-      return loss(p, y, carry);
-    };
-    selective_gradient<double> to(p);
-    to.initial = p.final_cotangent;
-    selective_scan_vjp(
-        parallel{}, in, p.initial, p.y_cotangent, to.initial,
-        {.scaling = {.linear = view(to_linear),
-                     .power = view(to_power),
-                     .step = tensor_view<double, 1>(to_step.data(), {5}, step_stride)}});
-    // Central differences with h = 1e-5 are off by h² of the third derivative, which here is at
-    // most a hundred times the terms, and by the rounding of the loss over h.
-    double scale = 1;
-    for (double const term : bounds.terms.linear) scale += 4 * term;
-    for (double const term : bounds.terms.power) scale += 4 * term;
-    for (double const term : bounds.terms.step) scale += 4 * term;
-    double const h = 1e-5, tolerance = scale * (100 * h * h + 1e-16 * bounds.roundings / h);
-    auto const check = [&](char const* name, auto& factors, auto const& gradient) {
-      for (index_t i = 0; i < factors.size(); ++i) {
-        double& factor = factors.data()[i];
-        double const here = factor;
-        factor = here + h;
-        double const up = of_fast_path();
-        factor = here - h;
-        double const down = of_fast_path();
-        factor = here;
-        EXPECT_NEAR(gradient.data()[i], (up - down) / (2 * h), tolerance)
-            << name << " per " << each.name;
-      }
-    };
-    check("linear", linear, to_linear);
-    check("power", power, to_power);
-    check("step", step, to_step);
+/// A layer with the factors that the formula knows, one for each channel and state.
+template <class W>
+selective_problem<W> with_factors(selective_problem<W> p, scaling_factors<W> const& factors,
+                                  index_t layer) {
+  auto const scaling = factors.scaling(layer);
+  p.options.linear = factors.kind().linear;
+  p.options.power = factors.kind().power;
+  p.options.step = factors.kind().step;
+  for (index_t c = 0; c < p.shape.channels; ++c) {
+    p.step(c) = scaling.step_factor(c);
+    for (index_t n = 0; n < p.shape.states; ++n) {
+      p.linear(c, n) = scaling.linear_factor(c, n);
+      p.power(c, n) = scaling.power_factor(c, n);
+    }
   }
+  return p;
+}
+
+// Every kind and granularity, gathered over two layers into the row of the factors.
+TEST(SelectiveScanDifferences, GradientsOfScalingFactorsInDoubleAreTheSlopesIn50Digits) {
+  std::vector<selective_problem<double>> layers;
+  std::vector<selective_problem<digits50>> exact;
+  for (std::uint64_t seed : {300, 320}) {
+    layers.push_back(random_selective<double>({1, 4, 2, 2}, 1, {}, seed));
+    exact.push_back(converted_problem<digits50>(layers.back()));
+  }
+  for_each_scaling<double>({2, 2, 2}, 340, [&](scaling_factors<double> const& factors) {
+    auto wide = factors.rounded<digits50>();
+    auto const count = static_cast<index_t>(factors.numbers().size());
+    tensor<digits50, 1> numbers({count});
+    std::copy(wide.numbers().begin(), wide.numbers().end(), numbers.begin());
+    auto const of_formula = [&] {
+      std::copy(numbers.begin(), numbers.end(), wide.numbers().begin());
+      digits50 sum = 0;
+      for (index_t layer = 0; layer < 2; ++layer) {
+        auto const p = with_factors(exact[static_cast<std::size_t>(layer)], wide, layer);
+        selective_truth const truth(p);
+        sum += loss(p, truth.y, truth.carry);
+      }
+      return sum;
+    };
+    auto const slope = gradient_by_differences(numbers, of_formula);
+    auto const check = [&](auto policy) {
+      tensor<double, 1> gradient({count});
+      for (index_t layer = 0; layer < 2; ++layer) {
+        auto const& p = layers[static_cast<std::size_t>(layer)];
+        auto in = p.inputs();
+        in.scaling = factors.scaling(layer);
+        auto to_initial = p.final_cotangent;
+        selective_scan_vjp(
+            policy, in, p.initial, p.y_cotangent, to_initial,
+            {.scaling = factors.gradient(layer, {gradient.data(), factors.numbers().size()})});
+      }
+      EXPECT_TRUE(is_near(widened(gradient), slope, "1e-10")) << name_of(factors);
+    };
+    check(sequential{});
+    check(parallel{.instructions = instruction_set::baseline});
+    check(parallel{.instructions = instruction_set::avx2});
+    check(parallel{.instructions = instruction_set::avx512});
+  });
 }
 
 }  // namespace

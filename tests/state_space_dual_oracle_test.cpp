@@ -3,10 +3,12 @@
 // operator in 50 digits.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdint>
 
 #include "ssm/state_space_dual.hpp"
 #include "support/oracle.hpp"
+#include "support/random_scaling.hpp"
 
 namespace {
 
@@ -126,6 +128,45 @@ TEST(StateSpaceDualOracle, GradientsAreDifferencesInFiftyDigits) {
   compare(exact.eigenvalue, of_reference.eigenvalue, of_products.eigenvalue, "eigenvalue");
   compare(exact.step_bias, of_reference.step_bias, of_products.step_bias, "step_bias");
   compare(exact.step, of_reference.step, of_products.step, "step");
+}
+
+// Every kind and granularity, gathered over two layers into the row of the factors.
+TEST(StateSpaceDualOracle, GradientsOfScalingFactorsAreDifferencesInFiftyDigits) {
+  tiny_problem<double> const problem = tiny();
+  tiny_problem<digits50> const exact = widened(problem);
+  for_each_scaling<double>({2, 2, 1}, 20, [&](scaling_factors<double> const& factors) {
+    auto wide = factors.rounded<digits50>();
+    auto const count = static_cast<index_t>(factors.numbers().size());
+    tensor<digits50, 1> numbers({count});
+    std::copy(wide.numbers().begin(), wide.numbers().end(), numbers.begin());
+    auto const loss = [&] {
+      std::copy(numbers.begin(), numbers.end(), wide.numbers().begin());
+      digits50 sum = 0;
+      for (index_t layer = 0; layer < 2; ++layer) {
+        auto inputs = exact.inputs();
+        inputs.scaling = wide.scaling(layer);
+        tensor<digits50, 4> y(exact.x.extents()), carry = exact.initial;
+        state_space_dual(sequential{}, inputs, carry.view(), y.view());
+        sum += inner_product(exact.y_cotangent, y) + inner_product(exact.carry_cotangent, carry);
+      }
+      return sum;
+    };
+    auto const slope = gradient_by_differences(numbers, loss);
+    for (auto const set :
+         {instruction_set::baseline, instruction_set::avx2, instruction_set::avx512}) {
+      tensor<double, 1> gradient({count});
+      for (index_t layer = 0; layer < 2; ++layer) {
+        auto inputs = problem.inputs();
+        inputs.scaling = factors.scaling(layer);
+        auto to_initial = problem.carry_cotangent;
+        state_space_dual_vjp(
+            parallel{.threads = 1, .instructions = set}, inputs, problem.initial.view(),
+            problem.y_cotangent.view(), to_initial.view(),
+            {.scaling = factors.gradient(layer, {gradient.data(), factors.numbers().size()})});
+      }
+      EXPECT_TRUE(is_near(test::widened(gradient), slope, "1e-10")) << name_of(factors);
+    }
+  });
 }
 
 }  // namespace
