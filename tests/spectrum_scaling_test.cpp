@@ -4,9 +4,12 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 
+#include "ssm/selective_scan.hpp"
 #include "support/oracle.hpp"
+#include "support/random_scaling.hpp"
 #include "support/selective_scan_problem.hpp"
 
 namespace {
@@ -115,6 +118,45 @@ TEST(SpectrumScaling, ScaledEigenvaluesAreThoseThatTheScanUses) {
   auto const found = run_selective(parallel{}, p), expected = run_selective(parallel{}, scaled);
   EXPECT_TRUE(has_same_bits(found.y, expected.y));
   EXPECT_TRUE(has_same_bits(found.carry, expected.carry));
+}
+
+// Kinds and granularities are views of a row of numbers; what a factor for each channel and state
+// does is tested with the operator. Whole, in parts and step by step, to the bit.
+TEST(SpectrumScaling, EveryGranularityIsThatOfItsFactorsWrittenOut) {
+  auto const p = random_selective<float>({2, 45, 19, 6}, 1, {}, 15);
+  for_each_scaling<float>({1, 19, 6}, 16, [&](scaling_factors<float> const& factors) {
+    auto written_out = p;
+    auto const scaling = factors.scaling(0);
+    for (index_t c = 0; c < 19; ++c) {
+      written_out.step(c) = scaling.step_factor(c);
+      for (index_t n = 0; n < 6; ++n) {
+        written_out.linear(c, n) = scaling.linear_factor(c, n);
+        written_out.power(c, n) = scaling.power_factor(c, n);
+      }
+    }
+    auto const kind = factors.kind();
+    written_out.options.linear = kind.linear;
+    written_out.options.power = kind.power;
+    written_out.options.step = kind.step;
+    auto shared = p.inputs();
+    shared.scaling = scaling;
+    for (index_t const size : {45, 16, 1}) {
+      auto const run = [&](selective_scan_inputs<float> const& all) {
+        selective_outcome<float> out{tensor<float, 3>(p.x.extents()), p.initial};
+        for (index_t t = 0; t < 45; t += size) {
+          index_t const count = std::min<index_t>(size, 45 - t);
+          auto in = all;
+          for (auto* each : {&in.x, &in.step_size, &in.gate}) *each = each->slice(1, t, count);
+          for (auto* each : {&in.B, &in.C}) *each = each->slice(1, t, count);
+          selective_scan(parallel{}, in, out.carry, out.y.view().slice(1, t, count));
+        }
+        return out;
+      };
+      auto const found = run(shared), expected = run(written_out.inputs());
+      EXPECT_TRUE(has_same_bits(found.y, expected.y)) << name_of(factors) << ", " << size;
+      EXPECT_TRUE(has_same_bits(found.carry, expected.carry)) << name_of(factors) << ", " << size;
+    }
+  });
 }
 
 /// How the factors vary: strides of a (channel, state) view.

@@ -2,6 +2,7 @@
 // state_space_dual_options_test.cpp: what Mamba-2's operator can be asked for, and what it refuses.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -10,6 +11,7 @@
 
 #include "ssm/state_space_dual.hpp"
 #include "support/oracle.hpp"
+#include "support/random_scaling.hpp"
 #include "support/ssd_problem.hpp"
 
 namespace {
@@ -96,29 +98,36 @@ TEST(StateSpaceDualOptions, EachMayBeLeftOut) {
   }
 }
 
-TEST(StateSpaceDualOptions, ScalingsAreThoseOfTheDefinition) {
+/// Steps first ... first + count - 1 of the inputs.
+state_space_dual_inputs<float> part(state_space_dual_inputs<float> in, index_t first,
+                                    index_t count) {
+  for (auto* each : {&in.x, &in.gate, &in.B, &in.C}) *each = each->slice(1, first, count);
+  in.step_size = in.step_size.slice(1, first, count);
+  return in;
+}
+
+TEST(StateSpaceDualOptions, ScalingsAreThoseOfTheDefinitionAtOnceInPartsAndInSteps) {
   ssd_problem<float> const problem({2, 37, 3, 20, 1, 24});
-  tensor<float, 2> const linear({3, 1}, 0.7F), power({3, 1}, 1.3F);
-  tensor<float, 1> const step({3}, 1.6F);
-  for (int const kind : {0, 1, 2, 3}) {
+  for_each_scaling<float>({1, 3, 1}, 40, [&](scaling_factors<float> const& factors) {
     auto inputs = problem.inputs();
-    if (kind == 0 || kind == 3) inputs.scaling.linear = linear.view();
-    if (kind == 1 || kind == 3) inputs.scaling.power = power.view();
-    if (kind == 2 || kind == 3) inputs.scaling.step = step.view();
+    inputs.scaling = factors.scaling(0);
     ssd_truth const truth(inputs, problem.initial);
-    for (auto const set : {instruction_set::baseline, instruction_set::widest}) {
-      EXPECT_LE(
-          worst_error(run_ssd(parallel{.threads = 1, .instructions = set}, inputs, problem.initial),
-                      truth),
-          1)
-          << kind;
-    }
-    EXPECT_LE(worst_error(run_ssd(sequential{}, inputs, problem.initial), truth), 1) << kind;
-  }
+    auto const check = [&](auto policy, index_t size) {
+      ssd_result<float> in_parts{tensor<float, 4>(problem.x.extents()), problem.initial};
+      for (index_t t = 0; t < 37; t += size) {
+        index_t const count = std::min(size, 37 - t);
+        state_space_dual(policy, part(inputs, t, count), in_parts.carry.view(),
+                         in_parts.y.view().slice(1, t, count));
+      }
+      EXPECT_LE(worst_error(in_parts, truth), 1) << name_of(factors) << ", parts of " << size;
+    };
+    for (index_t const size : {37, 16, 1}) check(one_thread, size);
+    check(parallel{.threads = 1, .instructions = instruction_set::baseline}, 37);
+    check(sequential{}, 37);
+  });
 }
 
 TEST(StateSpaceDualOptions, AStepScaledByTwoGivesTwiceTheStatesOfAScaledByTwo) {
-  // h(Δ scaled by s) = s·h(A scaled by s) from a zero state; exact for a power of two.
   ssd_problem<float> problem({1, 50, 3, 20, 1, 24});
   std::fill(problem.initial.begin(), problem.initial.end(), 0.0F);
   tensor<float, 2> const linear({3, 1}, 2.0F);
@@ -128,19 +137,11 @@ TEST(StateSpaceDualOptions, AStepScaledByTwoGivesTwiceTheStatesOfAScaledByTwo) {
   of_step.scaling.step = step.view();
   of_A.scaling.linear = linear.view();
   for (index_t const length : {50, 6}) {
-    auto const cut = [&](auto inputs) {
-      inputs.x = inputs.x.slice(1, 0, length);
-      inputs.gate = inputs.gate.slice(1, 0, length);
-      inputs.B = inputs.B.slice(1, 0, length);
-      inputs.C = inputs.C.slice(1, 0, length);
-      inputs.step_size = inputs.step_size.slice(1, 0, length);
-      return run_ssd(one_thread, inputs, problem.initial);
-    };
-    auto const a = cut(of_step);
-    auto b = cut(of_A);
-    for (float& element : b.y) element *= 2;
-    for (float& element : b.carry) element *= 2;
-    EXPECT_TRUE(a == b) << length;
+    auto const a = run_ssd(one_thread, part(of_step, 0, length), problem.initial);
+    auto b = run_ssd(one_thread, part(of_A, 0, length), problem.initial);
+    for (auto* numbers : {&b.y, &b.carry})
+      for (float& element : *numbers) element *= 2;
+    EXPECT_TRUE(a == b) << length;  // from a zero state; exact for a power of two
   }
 }
 
