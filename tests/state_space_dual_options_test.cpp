@@ -33,7 +33,6 @@ TEST(StateSpaceDualOptions, PackedSequencesAreSeparateCalls) {
   EXPECT_LE(worst_error(found, truth), 1);
   EXPECT_LE(worst_error(run_ssd(sequential{}, inputs, problem.initial), truth), 1);
   EXPECT_LE(worst_error(run_ssd(chunked{7}, inputs, problem.initial), truth), 1);
-
   // Separate calls end their chunks elsewhere, so they agree to rounding; and no state crosses.
   for (std::size_t i = 0; i + 1 < offsets.size(); ++i) {
     index_t const begin = offsets[i], count = offsets[i + 1] - begin;
