@@ -10,3 +10,4 @@
 #include "closed_forms/paper.hpp"      // what arXiv:2509.19633 prints, beside what is true
 #include "closed_forms/scaling.hpp"    // eigenvalues or step sizes times s
 #include "closed_forms/spectra.hpp"    // point, uniform, log-uniform, S4D-real, ring
+#include "closed_forms/spsa.hpp"       // the estimate of a gradient by random perturbations

@@ -23,6 +23,9 @@ claim appendix_b_4_to_one();
 claim appendix_b_4_to_zero();
 claim doubling();
 claim table_1();
+claim algorithm_1_bias();
+claim algorithm_1_variance();
+claim algorithm_1_clamp();
 
 inline std::vector<claim> all_claims() {
   return {lemma_4_1(),
@@ -38,7 +41,10 @@ inline std::vector<claim> all_claims() {
           appendix_b_4_to_one(),
           appendix_b_4_to_zero(),
           doubling(),
-          table_1()};
+          table_1(),
+          algorithm_1_bias(),
+          algorithm_1_variance(),
+          algorithm_1_clamp()};
 }
 
 }  // namespace ssm::theory
