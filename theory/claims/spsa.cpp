@@ -142,7 +142,7 @@ claim algorithm_1_variance() {
           .place = "Algorithm 1",
           .statement = "What the one pair costs: the error of the estimate.",
           .printed = "two evaluations for a step, whatever the number of factors",
-          .exact = "Var ĝ_i = (Σ_{j≠i} (∂_j L)² + σ²/2c²)/q for q directions, p factors, a quadratic",
+          .exact = "Var ĝ_i = (Σ_{j≠i} (∂_j L)² + σ²/2c²)/q, q directions of p factors",
           .remark =
               "True of a step, not of a result: the slopes of all other factors are noise to "
               "this one, so the variance grows with their number and steps must shrink with "
