@@ -21,11 +21,12 @@ namespace {
 constexpr char const* layers[] = {
     "config error scalar",
     "numerics random tensor_view tensor eigen detail/double_word detail/half detail/simd "
-    "detail/simd_math execution.cuh detail/element",
+    "detail/simd_exp2 detail/simd_math execution.cuh detail/element",
     "affine_map execution detail/instruction_set detail/workers detail/parallel_for "
     "detail/require_writable "
     "detail/scratch "
-    "detail/sum_into detail/require_apart detail/tile_words detail/tile_pipeline",
+    "detail/sum_into detail/require_apart detail/tile_words detail/tile_pipeline workspace "
+    "detail/device_math",
     "discretize recurrence diagonal scalar_identity readout step_size packed spectrum_scaling "
     "scaling_factors",
     "scan linear_scan detail/linear_step detail/linear_rows_tile detail/linear_rows_chunk "
@@ -35,7 +36,8 @@ constexpr char const* layers[] = {
     "selective_scan detail/selective_scan_blocks detail/selective_scan_inputs "
     "detail/selective_scan_kernel "
     "detail/selective_scan_reference detail/selective_scan_step detail/selective_scan_vjp "
-    "detail/selective_scan_vjp_kernel state_space_dual detail/state_space_dual_chunk "
+    "detail/selective_scan_vjp_kernel detail/selective_problem detail/selective_entering "
+    "detail/selective_launch state_space_dual detail/state_space_dual_chunk "
     "detail/state_space_dual_inputs detail/state_space_dual_kernel "
     "detail/state_space_dual_products detail/state_space_dual_reference "
     "detail/state_space_dual_reference_vjp detail/state_space_dual_step "

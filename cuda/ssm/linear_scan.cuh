@@ -9,11 +9,9 @@
 #include "ssm/detail/require_apart.cuh"
 #include "ssm/detail/require_writable.hpp"
 #include "ssm/tensor.cuh"
+#include "ssm/workspace.cuh"
 
 namespace ssm::gpu {
-
-/// Memory of the device that a call uses while it runs. Its contents do not matter.
-using workspace = tensor_view<std::byte, 1, memory::device>;
 
 /// What the raw scan reads. T is how it is stored: float, double, bfloat16, float16, or
 /// std::complex or cuda::std::complex of float or double; states are carried in `number`, which is
@@ -150,15 +148,6 @@ linear_call<element_t<T>, linear_adjoint_step> linear_scan_vjp_call(
           shape[1],
           shape[2],
           order == direction::forward};
-}
-
-inline std::byte* checked(workspace const& memory, std::size_t needed, char const* name) {
-  require<shape_error>(memory.is_contiguous() && memory.size() >= static_cast<index_t>(needed),
-                       name, ": workspace has ", memory.size(), " bytes, expected at least ",
-                       needed);
-  require<shape_error>(reinterpret_cast<std::uintptr_t>(memory.data_handle()) % 16 == 0, name,
-                       ": workspace begins in the middle of 16 bytes, expected a multiple of 16");
-  return memory.data_handle();
 }
 
 }  // namespace detail

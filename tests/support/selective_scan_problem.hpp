@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "ssm/selective_scan.hpp"
+#include "ssm/detail/selective_scan_inputs.hpp"
 #include "support/random_tensor.hpp"
 
 namespace ssm::test {

@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+// selective_launch.cuh: how Mamba's operator is cut into segments and blocks, and its launches.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <limits>
+
+#include "ssm/detail/selective_entering.cuh"
+#include "ssm/detail/selective_scan_inputs.hpp"
+#include "ssm/detail/selective_scan_kernel.cuh"
+#include "ssm/execution.cuh"
+#include "ssm/recurrence.hpp"
+
+namespace ssm::gpu::detail {
+
+/// Steps are cut into segments of at least this many: each costs two more passes over its states.
+inline constexpr index_t least_segment = 128;
+
+inline int processors() {
+  int device = 0, count = 0;
+  check(cudaGetDevice(&device), "cudaGetDevice");
+  check(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device),
+        "cudaDeviceGetAttribute");
+  return count;
+}
+
+/// Whether packets of eight elements along the dense axis of an array begin at multiples of 16
+/// bytes.
+template <class T>
+bool has_packets(selective_array<T> const& array, bool along_time) {
+  if (array.data == nullptr) return true;
+  auto const whole = [](index_t stride) { return stride % packet_elements == 0; };
+  return reinterpret_cast<std::uintptr_t>(array.data) % 16 == 0 && whole(array.batch) &&
+         (along_time ? array.time == 1 && whole(array.channel)
+                     : array.channel == 1 && whole(array.time));
+}
+
+template <class T>
+bool has_quads(selective_projection<T> const& of) {
+  auto const whole = [](index_t stride) { return stride % 4 == 0; };
+  return of.state == 1 && whole(of.batch) && whole(of.time) && whole(of.group) &&
+         reinterpret_cast<std::uintptr_t>(of.data) % (4 * sizeof(T)) == 0;
+}
+
+/// Which kernel has a model's states, and how many channels a block of it has.
+struct selective_shape {
+  int states, lanes;
+  int channels() const { return 2 * 128 / lanes; }
+};
+
+inline selective_shape shape_for(index_t states) {
+  if (states <= 8) return {4, 2};
+  if (states <= 16) return {8, 2};
+  int lanes = 4;
+  while (8 * lanes < states) lanes *= 2;
+  return {8, lanes};
+}
+
+template <class T>
+using selective_kernel = void (*)(selective_problem<T>);
+
+/// The segments that keep a device of so many processors busy with blocks of so many channels.
+inline index_t segments_for(index_t blocks, index_t length, int processors) {
+  index_t const wanted = 4 * index_t{processors};
+  if (2 * blocks >= wanted) return 1;
+  index_t const segments = std::max<index_t>(wanted / blocks, 1);
+  return std::clamp<index_t>(length / least_segment, 1, std::min<index_t>(segments, 65535));
+}
+
+inline index_t round_up(index_t value, index_t unit) {
+  return (value + unit - 1) / unit * unit;
+}
+
+template <class T, int States, int Lanes, bool Packed>
+void launch_selective(on where, selective_problem<T> const& p, unsigned blocks) {
+  constexpr int shared = sizeof(typename selective_tile<States, Lanes>::shared);
+  auto* const kernel = selective_scan_kernel<T, States, Lanes, Packed>;
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared),
+        "cudaFuncSetAttribute");
+  kernel<<<dim3(blocks, static_cast<unsigned>(p.segments)), 128, shared, where.stream>>>(p);
+  check(cudaGetLastError(), "selective_scan_kernel");
+}
+
+template <class T, int States, int Lanes>
+void launch_selective(on where, selective_problem<T> const& p, unsigned blocks) {
+  return p.packed ? launch_selective<T, States, Lanes, true>(where, p, blocks)
+                  : launch_selective<T, States, Lanes, false>(where, p, blocks);
+}
+
+template <class T>
+void launch_selective(on where, selective_problem<T> const& p, selective_shape shape,
+                      unsigned blocks) {
+  if (shape.states == 4) return launch_selective<T, 4, 2>(where, p, blocks);
+  switch (shape.lanes) {
+    case 2:
+      return launch_selective<T, 8, 2>(where, p, blocks);
+    case 4:
+      return launch_selective<T, 8, 4>(where, p, blocks);
+    case 8:
+      return launch_selective<T, 8, 8>(where, p, blocks);
+    case 16:
+      return launch_selective<T, 8, 16>(where, p, blocks);
+    default:
+      return launch_selective<T, 8, 32>(where, p, blocks);
+  }
+}
+
+/// Cut time into segments; the floats of workspace that they need.
+template <class T>
+index_t plan_segments(selective_problem<T>& p, selective_shape shape, index_t wanted) {
+  index_t const blocks = p.batch * (p.channels / p.group_channels) *
+                         (round_up(p.group_channels, shape.channels()) / shape.channels());
+  p.segments = wanted > 0 ? wanted : segments_for(blocks, p.length, processors());
+  p.segment_length = round_up((p.length + p.segments - 1) / p.segments, ssm::selective_scan_block);
+  p.segments = (p.length + p.segment_length - 1) / p.segment_length;
+  return p.segments == 1 ? 0 : 2 * p.batch * p.segments * p.states * p.channels;
+}
+
+template <class T>
+void run_selective(on where, selective_problem<T>& p, selective_shape shape, float* workspace) {
+  index_t const groups = p.channels / p.group_channels;
+  auto const blocks_of = [&](index_t channels, index_t parts) {
+    index_t const blocks =
+        p.batch * groups * (round_up(p.group_channels, channels) / channels) * parts;
+    require<shape_error>(blocks < std::numeric_limits<std::int32_t>::max(),
+                         "selective_scan: ", blocks,
+                         " blocks of channels, expected less than 2^31");
+    return static_cast<unsigned>(blocks);
+  };
+  if (p.segments > 1) {
+    p.entering = workspace;
+    p.decay = workspace + p.batch * p.segments * p.states * p.channels;
+    index_t const parts = (p.states + entering_tile::states - 1) / entering_tile::states;
+    auto* const kernel = p.packed ? entering_kernel<T, true> : entering_kernel<T, false>;
+    kernel<<<dim3(blocks_of(entering_tile::channels, parts), static_cast<unsigned>(p.segments - 1)),
+             entering_tile::threads, 0, where.stream>>>(p);
+    check(cudaGetLastError(), "entering_kernel");
+    index_t const states = p.batch * p.states * p.channels;
+    fold_kernel<<<static_cast<unsigned>((states + 127) / 128), 128, 0, where.stream>>>(p);
+    check(cudaGetLastError(), "fold_kernel");
+  }
+  launch_selective(where, p, shape, blocks_of(shape.channels(), 1));
+}
+
+}  // namespace ssm::gpu::detail

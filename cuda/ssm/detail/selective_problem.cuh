@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: Apache-2.0
+// selective_problem.cuh: Mamba's operator as its kernels see it: pointers, strides, who does what.
+#pragma once
+
+#include <cstdint>
+
+#include "ssm/config.hpp"
+#include "ssm/detail/device_math.cuh"
+#include "ssm/detail/element.cuh"
+#include "ssm/packed.hpp"
+#include "ssm/spectrum_scaling.hpp"
+#include "ssm/tensor_view.hpp"
+
+namespace ssm::gpu::detail {
+
+/// Sequences (batch, time, channel) are read in packets of eight elements along the axis that is
+/// dense in memory.
+inline constexpr int packet_elements = 8;
+
+/// An array (batch, time, channel).
+template <class T>
+struct selective_array {
+  T* data = nullptr;
+  index_t batch = 0, time = 0, channel = 0;
+
+  __device__ T* at(index_t b, index_t t, index_t c) const {
+    return data + (b * batch + t * time + c * channel);
+  }
+  __device__ index_t stride(bool along_time) const { return along_time ? time : channel; }
+};
+
+/// B or C: (batch, time, group, state).
+template <class T>
+struct selective_projection {
+  T const* data = nullptr;
+  index_t batch = 0, time = 0, group = 0, state = 0;
+
+  __device__ T const* at(index_t b, index_t t, index_t g, index_t n) const {
+    return data + (b * batch + t * time + g * group + n * state);
+  }
+};
+
+/// All that the kernels of selective_scan need to know. Time is cut into `segments` of
+/// `segment_length` steps, a multiple of selective_scan_block, that run side by side.
+template <class T>
+struct selective_problem {
+  selective_array<T const> x, step_size, gate;
+  selective_array<T> y;
+  selective_projection<T> B, C;
+  tensor_view<float const, 2, memory::device> eigenvalue;
+  spectrum_scaling<float, memory::device> scaling;
+  tensor_view<float const, 1, memory::device> D, step_bias;
+  float smallest_step, largest_step;
+  bool softplus;
+  bool along_time;  // packets are eight steps of a channel, not eight channels of a step
+  bool packed;      // all packets are whole and begin at multiples of 16 bytes
+  sequence_index_view<memory::device> sequence;
+  state_view<float const, memory::device> initial;
+  state_view<float, memory::device> carry;
+  trajectory_view<float, memory::device> checkpoints;
+
+  index_t batch, length, channels, states, group_channels;
+
+  index_t segments, segment_length;
+  // (batch, segment, state, channel), dense: the state that enters a segment, and what a segment
+  // multiplies it with; the first pass leaves in `entering` what the segment before adds to it.
+  float *entering, *decay;
+  float threshold;              // log2 of what is too small to be followed further back
+  unsigned long long* visited;  // steps of states that the first pass has visited, or null
+
+  __device__ index_t segment_state(index_t b, index_t segment, index_t n, index_t c) const {
+    return ((b * segments + segment) * states + n) * channels + c;
+  }
+
+  /// log2(e)·A' of one state, A' with all factors.
+  __device__ float rate(index_t c, index_t n) const {
+    return scaling.eigenvalue(c, n, eigenvalue(c, n)) * log2_of_e;
+  }
+  __device__ float bias(index_t c) const {
+    return step_bias.data_handle() == nullptr ? 0.0f : step_bias(c);
+  }
+  __device__ float skip(index_t c) const { return D.data_handle() == nullptr ? 0.0f : D(c); }
+
+  /// Δ of the first `count` numbers that were projected, and 0 of the others. One branch for all
+  /// of them, so that they are computed side by side.
+  template <int Count, class Projected>
+  __device__ void steps(Projected const& projected, float const (&bias)[Count],
+                        float const (&factor)[Count], int count, float (&step)[Count]) const {
+#pragma unroll
+    for (int i = 0; i < Count; ++i) step[i] = projected[i] + bias[i];
+    if (softplus) {
+#pragma unroll
+      for (float& each : step) each = detail::softplus(each);
+    }
+#pragma unroll
+    for (int i = 0; i < Count; ++i) {
+      float const limited = clamp(step[i], smallest_step, largest_step) * factor[i];
+      step[i] = i < count ? limited : 0.0f;
+    }
+  }
+
+  __device__ bool starts_sequence(index_t b, index_t t) const {
+    return t > 0 && t < length && sequence(b, t) != sequence(b, t - 1);
+  }
+};
+
+/// Eight elements as they are stored.
+template <class T>
+struct stored_packet {
+  static constexpr int words = packet_elements * sizeof(T) / 4;
+  unsigned word[words];
+
+  __device__ float operator[](int i) const {
+    if constexpr (sizeof(T) == 2) {
+      unsigned const half = i % 2 ? word[i / 2] >> 16 : word[i / 2] & 0xffffu;
+      return to_number(T::from_bits(static_cast<std::uint16_t>(half)));
+    } else {
+      return __uint_as_float(word[i]);
+    }
+  }
+  __device__ void set(int i, T value) {
+    if constexpr (sizeof(T) == 2) {
+      unsigned const half = value.bits;
+      word[i / 2] = i % 2 ? (word[i / 2] & 0xffffu) | half << 16 : (word[i / 2] & ~0xffffu) | half;
+    } else {
+      word[i] = __float_as_uint(value);
+    }
+  }
+};
+
+/// Load 16 or 8 bytes where `is_wanted`: a predicate and not a branch, or the loads of a tile would
+/// wait for each other.
+__device__ inline void load_if(bool is_wanted, void const* from, unsigned (&word)[4]) {
+  asm volatile(
+      "{ .reg .pred p; setp.ne.s32 p, %5, 0; @p ld.global.nc.v4.u32 {%0, %1, %2, %3}, [%4]; }"
+      : "+r"(word[0]), "+r"(word[1]), "+r"(word[2]), "+r"(word[3])
+      : "l"(from), "r"(static_cast<int>(is_wanted)));
+}
+__device__ inline void load_if(bool is_wanted, void const* from, unsigned (&word)[2]) {
+  asm volatile("{ .reg .pred p; setp.ne.s32 p, %3, 0; @p ld.global.nc.v2.u32 {%0, %1}, [%2]; }"
+               : "+r"(word[0]), "+r"(word[1])
+               : "l"(from), "r"(static_cast<int>(is_wanted)));
+}
+
+/// The first `count` elements of a packet that begins at `first`, the others 0. Packed: all or none
+/// of them, at a multiple of 16 bytes.
+template <bool Packed, class T>
+__device__ stored_packet<T> load_packet(T const* first, index_t stride, int count) {
+  stored_packet<T> result;
+  for (unsigned& word : result.word) word = 0;
+  if constexpr (Packed) {
+    constexpr int words = stored_packet<T>::words;
+    for (int i = 0; i < words; i += 4) {
+      unsigned part[4] = {};
+      load_if(count > 0, reinterpret_cast<unsigned const*>(first) + i, part);
+      for (int k = 0; k < 4; ++k) result.word[i + k] = part[k];
+    }
+  } else {
+    T zero{};
+#pragma unroll
+    for (int i = 0; i < packet_elements; ++i) result.set(i, i < count ? first[i * stride] : zero);
+  }
+  return result;
+}
+
+template <bool Packed, class T>
+__device__ void store_packet(T* first, index_t stride, int count,
+                             float const (&values)[packet_elements]) {
+  if constexpr (Packed) {
+    stored_packet<T> packet{};
+    for (int i = 0; i < packet_elements; ++i) packet.set(i, to_stored<T>(values[i]));
+    if (count == 0) return;
+    auto* const words = reinterpret_cast<uint4*>(first);
+    for (int i = 0; i < stored_packet<T>::words / 4; ++i) {
+      __stcs(words + i, uint4{packet.word[4 * i], packet.word[4 * i + 1], packet.word[4 * i + 2],
+                              packet.word[4 * i + 3]});
+    }
+  } else {
+#pragma unroll
+    for (int i = 0; i < packet_elements; ++i) {
+      if (i < count) first[i * stride] = to_stored<T>(values[i]);
+    }
+  }
+}
+
+/// How the packets of a tile of `Steps` steps and `Channels` channels are shared out.
+template <int Steps, int Channels>
+struct packet_grid {
+  static constexpr int packets = Steps * Channels / packet_elements;
+
+  /// The first step and channel of packet i.
+  __device__ static int2 place(int i, bool along_time) {
+    if (along_time) return {i / Channels * packet_elements, i % Channels};
+    constexpr int row = Channels / packet_elements;
+    return {i / row, i % row * packet_elements};
+  }
+};
+
+/// Four neighbouring states of one step of B or C as they are stored.
+template <class T>
+struct stored_states {
+  unsigned word[sizeof(T)];  // 2 or 4
+
+  __device__ float4 numbers() const {
+    if constexpr (sizeof(T) == 2) {
+      auto const number = [&](unsigned half) {
+        return to_number(T::from_bits(static_cast<std::uint16_t>(half)));
+      };
+      return {number(word[0] & 0xffffu), number(word[0] >> 16), number(word[1] & 0xffffu),
+              number(word[1] >> 16)};
+    } else {
+      return {__uint_as_float(word[0]), __uint_as_float(word[1]), __uint_as_float(word[2]),
+              __uint_as_float(word[3])};
+    }
+  }
+};
+
+/// The first `count` of four states that begin at `first`, the others 0. Packed: all or none.
+template <bool Packed, class T>
+__device__ stored_states<T> load_states(T const* first, index_t stride, int count) {
+  stored_states<T> result;
+  for (unsigned& word : result.word) word = 0;
+  if constexpr (Packed) {
+    load_if(count > 0, first, result.word);
+  } else {
+    for (int i = 0; i < 4; ++i) {
+      T const value = i < count ? first[i * stride] : T{};
+      if constexpr (sizeof(T) == 2) {
+        result.word[i / 2] |= unsigned{value.bits} << 16 * (i % 2);
+      } else {
+        result.word[i] = __float_as_uint(value);
+      }
+    }
+  }
+  return result;
+}
+
+}  // namespace ssm::gpu::detail

@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0
+// selective_scan.cuh: Mamba's operator on the GPU.
+#pragma once
+
+#include <cmath>
+#include <cstddef>
+#include <type_traits>
+
+#include "ssm/detail/require_apart.cuh"
+#include "ssm/detail/require_writable.hpp"
+#include "ssm/detail/selective_launch.cuh"
+#include "ssm/detail/selective_scan_inputs.hpp"
+#include "ssm/tensor.cuh"
+#include "ssm/workspace.cuh"
+
+namespace ssm::gpu {
+
+/// How a selective_scan on the GPU is run; the defaults are right for speed.
+struct selective_scan_plan {
+  /// Segments of time that run side by side, each from the state that a first pass finds; 0: as
+  /// many as keep the device busy. What a state has is the same for any number, but for rounding.
+  index_t segments = 0;
+  /// The first pass follows a state back until all that is further back would be multiplied by less
+  /// than this; what it leaves out is at most that part of the state there. 0 follows everything.
+  float negligible = 0x1p-32f;
+  /// If not null: steps of states that the first pass visits are added here, in device memory. All
+  /// of them are batch · channels · states · (length - last segment).
+  unsigned long long* visited = nullptr;
+};
+
+namespace detail {
+
+template <class T>
+selective_problem<T> selective_scan_problem(
+    selective_scan_inputs<T, memory::device> const& in,
+    state_view<float, memory::device> const& carry, sequence_view<T, memory::device> const& y,
+    trajectory_view<float, memory::device> const& checkpoints, selective_scan_plan const& plan) {
+  static_assert(std::is_same_v<accumulator_t<T>, float>,
+                "gpu::selective_scan computes in float: T is float, bfloat16 or float16");
+  scan_shape const s = ssm::detail::checked_shape(in);
+  require_shape(carry, {s.batch, s.channels, s.states}, "selective_scan: carry",
+                "batch, channel, state");
+  require_shape(y, in.x.extents(), "selective_scan: y", "batch, time, channel");
+  ssm::detail::require_writable(carry, "selective_scan: carry");
+  ssm::detail::require_writable(y, "selective_scan: y");
+  ssm::detail::require_checkpoints(checkpoints, s, "selective_scan: checkpoints");
+  ssm::detail::require_writable(checkpoints, "selective_scan: checkpoints");
+  require<shape_error>(s.states <= 256, "selective_scan: eigenvalue has ", s.states,
+                       " states, expected at most 256");
+  require<shape_error>(plan.segments >= 0 && plan.segments <= 65535,
+                       "selective_scan: plan.segments is ", plan.segments, ", expected 0 to 65535");
+  require<shape_error>(plan.negligible >= 0.0f && plan.negligible < 1.0f,
+                       "selective_scan: plan.negligible is ", plan.negligible,
+                       ", expected at least 0 and less than 1");
+
+  selective_problem<T> p{};
+  auto const give = [](auto& to, auto const& view) {
+    to.data = view.data_handle();
+    to.batch = view.stride(0), to.time = view.stride(1), to.channel = view.stride(2);
+  };
+  give(p.x, in.x), give(p.step_size, in.step_size), give(p.gate, in.gate), give(p.y, y);
+  auto const dense_in_time = [](auto const& array) {
+    return array.time == 1 && array.channel != 1;
+  };
+  p.along_time = dense_in_time(p.x) || (p.x.channel != 1 && dense_in_time(p.y));
+  auto const project = [](auto& to, auto const& view) {
+    to = {view.data_handle(), view.stride(0), view.stride(1), view.stride(2), view.stride(3)};
+  };
+  project(p.B, in.B), project(p.C, in.C);
+  p.eigenvalue = in.eigenvalue, p.scaling = in.scaling;
+  p.D = in.D, p.step_bias = in.step_bias;
+  p.softplus = in.step_rule.softplus;
+  p.smallest_step = in.step_rule.limits ? in.step_rule.limits->smallest : -INFINITY;
+  p.largest_step = in.step_rule.limits ? in.step_rule.limits->largest : INFINITY;
+  p.sequence = in.sequence;
+  p.initial = carry, p.carry = carry, p.checkpoints = checkpoints;
+  p.batch = s.batch, p.length = s.length, p.channels = s.channels, p.states = s.states;
+  p.group_channels = in.B.extent(2) > 0 ? s.channels / in.B.extent(2) : 0;
+  auto const packets = [&](auto const& array) { return has_packets(array, p.along_time); };
+  p.packed = packets(p.x) && packets(p.step_size) && packets(p.gate) && packets(p.y) &&
+             (p.along_time ? p.length : p.group_channels) % packet_elements == 0 &&
+             has_quads(p.B) && has_quads(p.C) && p.states % 4 == 0;
+  // With negative steps states grow again: then nothing may be left out.
+  bool const never_negative = p.softplus || p.smallest_step >= 0.0f;
+  p.threshold = never_negative ? std::log2(plan.negligible) : -INFINITY;
+  p.visited = plan.visited;
+  return p;
+}
+
+template <class T>
+bool has_work(selective_problem<T> const& p) {
+  return p.batch > 0 && p.length > 0 && p.channels > 0 && p.states > 0;
+}
+
+}  // namespace detail
+
+/// Bytes of workspace that selective_scan needs; 0 where time is not cut.
+template <class T>
+std::size_t selective_scan_workspace(
+    selective_scan_inputs<T, memory::device> const& in,
+    std::type_identity_t<state_view<float, memory::device>> const& carry,
+    std::type_identity_t<sequence_view<T, memory::device>> const& y,
+    selective_scan_plan const& plan = {}) {
+  auto p = detail::selective_scan_problem(in, carry, y, {}, plan);
+  if (!detail::has_work(p)) return 0;
+  return sizeof(float) *
+         static_cast<std::size_t>(plan_segments(p, detail::shape_for(p.states), plan.segments));
+}
+
+template <class T>
+void selective_scan(
+    on where, selective_scan_inputs<T, memory::device> const& in,
+    std::type_identity_t<state_view<float, memory::device>> const& carry,
+    std::type_identity_t<sequence_view<T, memory::device>> const& y, workspace const& memory,
+    std::type_identity_t<trajectory_view<float, memory::device>> const& checkpoints = {},
+    selective_scan_plan const& plan = {}) {
+  auto p = detail::selective_scan_problem(in, carry, y, checkpoints, plan);
+  if (!detail::has_work(p)) return;
+  auto const shape = detail::shape_for(p.states);
+  auto const floats = static_cast<std::size_t>(plan_segments(p, shape, plan.segments));
+  auto* const own = detail::checked(memory, sizeof(float) * floats, "selective_scan");
+  detail::run_selective(where, p, shape, reinterpret_cast<float*>(own));
+}
+
+}  // namespace ssm::gpu
