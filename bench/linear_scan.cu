@@ -89,15 +89,13 @@ class rows_of_linear_scan {
 
  private:
   void run_group() {
-    program_.run_group(
-        stream_, [&] { arrays_.copy(); }, arrays_.bytes_of_copy());
+    program_.run_group(stream_, {[&](gpu::on) { arrays_.copy(); }, arrays_.bytes_of_copy()});
   }
 
   template <class T>
   static device_row row_of(std::string const& operation, shape const& s, innermost layout,
                            double accesses) {
-    return {operation, scalar_name<T>, layout == innermost::time ? "time" : "channels",
-            s.rows,    s.length,       accesses * sizeof(T)};
+    return {operation, scalar_name<T>, name_of(layout), s.rows, s.length, accesses * sizeof(T)};
   }
 
   template <class T>
@@ -174,7 +172,12 @@ int main(int count, char** arguments) {
     rows_of_linear_scan rows(program, stream, arrays);
     rows.run<float>();
     rows.run<bfloat16>();
-    return program.finish(share_picture(program.all(), 1, "h = a h + b, one row"));
+    auto const curve_of = [](device_result const& r) {
+      return r.what.rows == 1 ? r.what.operation + ", " + r.what.scalar : "";
+    };
+    auto const share = [](device_result const& r) { return r.share(); };
+    return program.finish(
+        share_picture(program.all(), "h = a h + b, one row", "copies", curve_of, share));
   } catch (std::exception const& error) {
     std::cerr << arguments[0] << ": " << error.what() << '\n';
     return 2;

@@ -2,15 +2,17 @@
 // device_program.cuh: options, turns of rows with copies, and exit status of a benchmark on a GPU.
 //   --report FOLDER   write JSON, a Markdown table and a picture there
 //   --only REGEX      rows whose names have a match
+// A program may have more options, each with a value.
 #pragma once
 
 #include <exception>
 #include <filesystem>
 #include <functional>
 #include <iostream>
+#include <map>
 #include <regex>
+#include <set>
 #include <string>
-#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -25,29 +27,43 @@ struct prepared_call {
   double relative_l2 = 0;
   double of_allowed = 0;  ///< above 1 or NaN: wrong, not timed
   bool is_graph = true;
+  std::string note = "";
+};
+
+/// A call that takes turns with the rows of a group and has the rate of a limit of theirs.
+struct yardstick {
+  std::function<void(gpu::on)> run;
+  double amount = 0;  ///< bytes read and written, or exponentials
 };
 
 class device_program {
  public:
   /// Throws    std::runtime_error for options that cannot be used.
-  device_program(int count, char** arguments)
+  device_program(int count, char** arguments, std::set<std::string> const& more_options = {})
       : all_{this_device(std::filesystem::path(arguments[0]).filename().string(), SSM_BENCH_FLAGS,
                          SSM_BENCH_COMMIT)} {
     for (int i = 1; i < count; ++i) {
-      std::string_view const word = arguments[i];
-      require<std::runtime_error>(word == "--report" || word == "--only", word,
-                                  ": is not an option");
+      std::string const word = arguments[i];
+      require<std::runtime_error>(
+          word == "--report" || word == "--only" || more_options.contains(word), word,
+          ": is not an option");
       require<std::runtime_error>(i + 1 < count, word, ": needs a value");
-      (word == "--report" ? report_ : only_) = arguments[++i];
+      options_[word] = arguments[++i];
     }
-    chosen_ = std::regex(only_);
+    report_ = option("--report");
+    chosen_ = std::regex(option("--only"));
     if (!report_.empty()) {
       std::filesystem::create_directories(report_);
       text::require_writable(std::filesystem::path(report_) / (all_.from.program + ".json"));
     }
     std::cout << all_.from.program << ": " << all_.from.device << "; " << all_.from.compiler
-              << "; commit " << all_.from.commit << "\n\n"
-              << device_console_line(device_table_head());
+              << "; commit " << all_.from.commit << "\n\n";
+  }
+
+  /// The value of an option, or nothing.
+  std::string option(std::string const& name) const {
+    auto const found = options_.find(name);
+    return found == options_.end() ? "" : found->second;
   }
 
   device_measurements const& all() const { return all_; }
@@ -57,9 +73,15 @@ class device_program {
     if (std::regex_search(what.name(), chosen_)) group_.emplace_back(std::move(what), make);
   }
 
-  /// Check the rows of the group, time those that are right, in turns with `copy`, print them.
-  void run_group(gpu::stream const& stream, std::function<void()> const& copy,
-                 double bytes_of_copy) {
+  /// Check the rows of the group, time those that are right, in turns with the yardsticks, print
+  /// them. All groups have exponentials or none has.
+  void run_group(gpu::stream const& stream, yardstick const& copy,
+                 yardstick const& exponentials = {}) {
+    if (group_.empty()) return;
+    all_.has_exponentials = exponentials.run != nullptr;
+    if (all_.results.empty()) {
+      std::cout << device_console_line(device_table_head(all_.has_exponentials));
+    }
     std::vector<device_result> found;
     for (auto& [what, make] : std::exchange(group_, {})) {
       device_result& r = found.emplace_back(device_result{what});
@@ -68,6 +90,7 @@ class device_program {
         r.call = {ready.run, ready.is_graph};
         r.relative_l2 = ready.relative_l2;
         r.of_allowed = ready.of_allowed;
+        r.note = ready.note;
         if (!(r.of_allowed <= 1)) {
           r.failure = "wrong by " + text::significant(r.of_allowed, 3) +
                       " times what is allowed, relative L2 " + text::significant(r.relative_l2, 2);
@@ -76,13 +99,15 @@ class device_program {
         r.failure = error.what();
       }
     }
-    timed_call copies{[&](gpu::on) { copy(); }, false};
+    timed_call copies{copy.run, false}, computations{exponentials.run, false};
     std::vector<timed_call*> turns = {&copies};
+    if (all_.has_exponentials) turns.push_back(&computations);
+    std::size_t const yardsticks = turns.size();
     for (device_result& r : found) {
       if (r.failure.empty()) turns.push_back(&r.call);
     }
     try {
-      if (turns.size() > 1) measure(stream, turns);
+      if (turns.size() > yardsticks) measure(stream, turns);
     } catch (std::exception const& error) {
       for (device_result& r : found) {
         if (r.failure.empty()) r.failure = error.what();
@@ -90,9 +115,10 @@ class device_program {
     }
     for (device_result& r : found) {
       r.call.run = {};  // and what it holds
-      r.copied = bytes_of_copy / copies.median();
+      r.copied = copy.amount / copies.median();
+      r.computed = exponentials.amount / computations.median();
       is_right_ = is_right_ && r.failure.empty();
-      std::cout << device_console_line(device_table_line(r)) << std::flush;
+      std::cout << device_console_line(device_table_line(r, all_.has_exponentials)) << std::flush;
       all_.results.push_back(std::move(r));
     }
   }
@@ -109,7 +135,8 @@ class device_program {
 
  private:
   device_measurements all_;
-  std::string report_, only_;
+  std::map<std::string, std::string> options_;
+  std::string report_;
   std::regex chosen_;
   std::vector<std::pair<device_row, std::function<prepared_call()>>> group_;
   bool is_right_ = true;

@@ -26,11 +26,13 @@ struct device_row {
   std::string layout;     ///< which axis is innermost: "time", "channels"
   index_t rows = 1;
   index_t length = 1;
-  double bytes = 0;  ///< that an element needs at least, read and written
+  double bytes = 0;           ///< that an element needs at least, read and written
+  double exponentials = 0;    ///< that an element needs at least
+  std::string rows_are = "";  ///< where there is more to say than how many: "init/8x2048"
 
   std::string name() const {
-    return operation + "/" + scalar + "/" + layout + "/" + std::to_string(rows) + "x" +
-           std::to_string(length);
+    return operation + "/" + scalar + "/" + layout + "/" +
+           (rows_are.empty() ? std::to_string(rows) : rows_are) + "x" + std::to_string(length);
   }
   double elements() const { return static_cast<double>(rows) * static_cast<double>(length); }
 };
@@ -40,12 +42,17 @@ struct device_result {
   device_row what;
   timed_call call = {};
   double copied = 0;       ///< bytes per second of copies that took turns with it
+  double computed = 0;     ///< exponentials per second of a kernel that does nothing else, likewise
   double relative_l2 = 0;  ///< error of all outputs
   double of_allowed = 0;   ///< largest error of an output, as a multiple of what is allowed
+  std::string note = "";   ///< how it was run
   std::string failure = "";
 
   double bytes_per_second() const { return what.bytes * what.elements() / call.median(); }
   double share() const { return bytes_per_second() / copied; }
+  double share_of_exponentials() const {
+    return what.exponentials * what.elements() / call.median() / computed;
+  }
 };
 
 struct device_provenance {
@@ -59,6 +66,7 @@ struct device_provenance {
 struct device_measurements {
   device_provenance from;
   std::vector<device_result> results = {};
+  bool has_exponentials = false;
 };
 
 inline device_provenance this_device(std::string const& program, std::string const& flags,
@@ -84,29 +92,38 @@ inline device_provenance this_device(std::string const& program, std::string con
 // Tables
 // -------------------------------------------------------------------------------------------------
 
-inline std::vector<std::string> device_table_head() {
-  return {"row", "µs", "p10", "p90", "TB/s", "copy TB/s", "% of copy", "rel. L2", "of allowed"};
+inline std::vector<std::string> device_table_head(bool has_exponentials) {
+  std::vector<std::string> head = {"row", "µs", "p10", "p90", "TB/s", "copy TB/s", "% of copy"};
+  if (has_exponentials) head.insert(head.end(), {"Texp/s", "% of exp"});
+  head.insert(head.end(), {"rel. L2", "of allowed"});
+  if (has_exponentials) head.push_back("note");
+  return head;
 }
 
-inline std::vector<std::string> device_table_line(device_result const& r) {
+inline std::vector<std::string> device_table_line(device_result const& r, bool has_exponentials) {
   if (!r.failure.empty()) return {r.what.name(), r.failure};
   auto const shown = [](double x, int digits) { return text::significant(x, digits); };
-  return {r.what.name(),
-          shown(1e6 * r.call.median(), 5),
-          shown(1e6 * r.call.quantile(0.1), 5),
-          shown(1e6 * r.call.quantile(0.9), 5),
-          text::formatted("%.*f", 3, 1e-12 * r.bytes_per_second()),
-          text::formatted("%.*f", 3, 1e-12 * r.copied),
-          text::formatted("%.*f", 1, 100 * r.share()),
-          shown(r.relative_l2, 2),
-          shown(r.of_allowed, 2)};
+  std::vector<std::string> line = {r.what.name(),
+                                   shown(1e6 * r.call.median(), 5),
+                                   shown(1e6 * r.call.quantile(0.1), 5),
+                                   shown(1e6 * r.call.quantile(0.9), 5),
+                                   text::formatted("%.*f", 3, 1e-12 * r.bytes_per_second()),
+                                   text::formatted("%.*f", 3, 1e-12 * r.copied),
+                                   text::formatted("%.*f", 1, 100 * r.share())};
+  if (has_exponentials) {
+    line.push_back(text::formatted("%.*f", 3, 1e-12 * r.computed));
+    line.push_back(text::formatted("%.*f", 1, 100 * r.share_of_exponentials()));
+  }
+  line.insert(line.end(), {shown(r.relative_l2, 2), shown(r.of_allowed, 2)});
+  if (has_exponentials) line.push_back(r.note);
+  return line;
 }
 
 /// Cells under each other; all but the first are on the right of their column.
 inline std::string device_console_line(std::vector<std::string> const& cells) {
   std::string line;
   for (std::size_t i = 0; i < cells.size(); ++i) {
-    int const width = i == 0 ? 58 : cells.size() == 2 ? 0 : 10;
+    int const width = i == 0 ? 64 : cells.size() == 2 ? 0 : 10;
     std::string const space = text::repeated(" ", width - text::display_width(cells[i]));
     line += i == 0 ? cells[i] + space : " " + space + cells[i];
   }
@@ -123,16 +140,22 @@ inline std::string device_markdown(device_measurements const& all) {
       "in a row where one is short, ours in a CUDA graph. TB/s count the bytes that the problem "
       "needs at least; copy: read and written by cudaMemcpyAsync on the device. Errors are of all "
       "outputs against double precision: relative L2, and the largest as a multiple of its bound. "
-      "What fits in the cache of the device stays there between calls.\n\n";
+      "What fits in the cache of the device stays there between calls.";
+  if (all.has_exponentials) {
+    page +=
+        " % of exp: of the rate at which a kernel that does nothing else computes exponentials, if "
+        "none were computed that are not needed.";
+  }
+  page += "\n\n";
   auto const line = [&](std::vector<std::string> const& cells) {
     page += "|";
     for (auto const& cell : cells) page += " " + cell + " |";
     page += "\n";
   };
-  auto const head = device_table_head();
+  auto const head = device_table_head(all.has_exponentials);
   line(head);
   page += "|---|" + text::repeated("---:|", static_cast<int>(head.size()) - 1) + "\n";
-  for (device_result const& r : all.results) line(device_table_line(r));
+  for (device_result const& r : all.results) line(device_table_line(r, all.has_exponentials));
   return page;
 }
 
@@ -155,7 +178,8 @@ inline nlohmann::json json_of(device_measurements const& all) {
                           {"length", w.length},
                           {"bytes_per_element", w.bytes},
                           {"relative_l2", r.relative_l2},
-                          {"error_of_allowed", r.of_allowed}};
+                          {"error_of_allowed", r.of_allowed},
+                          {"note", r.note}};
     if (!r.failure.empty()) {
       row["failure"] = r.failure;
     } else {
@@ -163,26 +187,30 @@ inline nlohmann::json json_of(device_measurements const& all) {
       row["bytes_per_second"] = r.bytes_per_second();
       row["copied_bytes_per_second"] = r.copied;
       row["share_of_copy"] = r.share();
+      if (all.has_exponentials) {
+        row["exponentials_per_element"] = w.exponentials;
+        row["computed_exponentials_per_second"] = r.computed;
+        row["share_of_exponentials"] = r.share_of_exponentials();
+      }
     }
     document["rows"].push_back(row);
   }
   return document;
 }
 
-/// Share of the copy rate against length, a curve for each operation and storage, of results with
-/// so many rows.
-inline std::string share_picture(device_measurements const& all, index_t rows,
-                                 std::string const& title) {
+/// Shares of a limit, of results that curve_of() names ("": not shown), against length.
+template <class CurveOf, class Share>
+std::string share_picture(device_measurements const& all, std::string const& title,
+                          std::string const& limit, CurveOf const& curve_of, Share const& share) {
   std::map<std::string, std::map<double, double>> curves;
   for (device_result const& r : all.results) {
-    if (r.what.rows != rows || !r.failure.empty()) continue;
-    curves[r.what.operation + ", " + r.what.scalar][static_cast<double>(r.what.length)] =
-        100 * r.share();
+    std::string const name = r.failure.empty() ? curve_of(r) : "";
+    if (!name.empty()) curves[name][static_cast<double>(r.what.length)] = 100 * share(r);
   }
   text::chart chart{.title = title};
   chart.x = {.label = "length", .kind = text::scale::log};
-  chart.y = {.label = "% of the copy rate", .low = 0};
-  chart.guides.push_back({.name = "copy", .at = 100});
+  chart.y = {.label = "% of the rate of " + limit, .low = 0};
+  chart.guides.push_back({.name = limit, .at = 100});
   for (auto const& [name, points] : curves) {
     if (points.size() < 2) continue;
     text::series curve{.name = name, .line = true, .points = text::mark::circle};

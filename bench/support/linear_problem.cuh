@@ -10,6 +10,7 @@
 #include "ssm/linear_scan.cuh"
 #include "ssm/random.hpp"
 #include "ssm/scan.cuh"
+#include "support/innermost.hpp"
 #include "support/linear_baselines.cuh"
 #include "support/linear_reference.cuh"
 
@@ -26,8 +27,6 @@ __global__ void fill_kernel(random_stream numbers, double low, double width, ind
 }
 
 }  // namespace detail
-
-enum class innermost { time, channels };
 
 /// Memory of the largest problem: decay, drive, states, and the gradients of decay and drive.
 class linear_arrays {
