@@ -107,7 +107,7 @@ TEST(SpectrumReport, SaysWhatContradictsAndWhatHasNoPower) {
 TEST(SpectrumReport, FitsATerminalOf100Columns) {
   run_control run;
   std::ostringstream text;
-  print_legend(text, asked);
+  print_legend(text, layer_columns(asked));
   for (auto const& result : results_of(run)) print(text, result, asked);
   std::istringstream lines(text.str());
   for (std::string line; std::getline(lines, line);) {

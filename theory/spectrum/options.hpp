@@ -7,13 +7,52 @@
 
 #include "program.hpp"
 #include "spectrum/model_result.hpp"
+#include "spectrum/scaling.hpp"
 
 namespace ssm::theory {
 
 struct spectrum_options : run_options {
   std::vector<std::string> models{};
   spectrum_request asked{};
+  scaling_request scaling{};
 };
+
+/// A text that `read` takes without a domain_error.
+template <class Read>
+CLI::Validator readable_by(Read const& read, std::string const& expected) {
+  return {[=](std::string const& text) {
+            try {
+              read(text);
+              return std::string();
+            } catch (domain_error const&) {
+              return "is \"" + text + "\", expected " + expected;
+            }
+          },
+          ""};
+}
+
+/// At most one of --scale, --match and --winsorize.
+inline void add_scaling_options(CLI::App& app, scaling_request& scaling) {
+  auto* const factors =
+      app.add_option("--scale", scaling.factors,
+                     "Also under these factors of every layer: linear=S,power=S,step=S, or some");
+  auto* const match = app.add_option_function<std::string>(
+      "--match", [&](std::string const& kind) { scaling.match = scaling_kind_named(kind); },
+      "Also under the factors, linear, power or step, that leave after --to steps the state\n"
+      "energy that --from steps leave without");
+  match->check(readable_by(scaling_kind_named, "linear, power or step"));
+  auto* const winsorize =
+      app.add_option("--winsorize", scaling.winsorize,
+                     "Also with no state that lasts longer than this many steps");
+  winsorize->check(number_in(1e-9, 1e18, "steps, more than 0"));
+  app.add_option_function<std::string>(
+         "--each", [&](std::string const& each) { scaling.each = granularity_named(each); },
+         "What shares a factor of --match: layer (default), head, channel or channel-and-state")
+      ->check(readable_by(granularity_named, "layer, head, channel or channel-and-state"))
+      ->needs(match);
+  factors->excludes(match)->excludes(winsorize);
+  match->excludes(winsorize);
+}
 
 /// Throws    CLI::ParseError, also where only help is wanted.
 inline spectrum_options read_options(int count, char const* const* words) {
@@ -34,6 +73,7 @@ inline spectrum_options read_options(int count, char const* const* words) {
       ->check(steps)
       ->capture_default_str();
   app.add_option("--to", o.asked.to, "... to this many")->check(steps)->capture_default_str();
+  add_scaling_options(app, o.scaling);
   add_run_options(app, o);
   parse(app, count, words);
   if (o.asked.to < o.asked.from) {

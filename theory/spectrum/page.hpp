@@ -8,6 +8,7 @@
 #include "report/html.hpp"
 #include "spectrum/layer_table.hpp"
 #include "spectrum/pictures.hpp"
+#include "spectrum/scaling_pictures.hpp"
 #include "spectrum/words.hpp"
 
 namespace ssm::theory {
@@ -40,14 +41,29 @@ inline std::string html_section(model_result const& of, spectrum_request const& 
   return html + "</ul>\n" + report::html_figures(pictures(of, asked)) + "</section>\n";
 }
 
-inline std::string page_of(std::vector<model_result> const& results,
-                           spectrum_request const& asked) {
-  std::string html = report::html_head("Spectra of trained models");
-  html += html_paragraph(spectrum_introduction) + "<p>The columns of the tables:</p>\n<dl>\n";
-  for (column const& c : layer_columns(asked)) {
+inline std::string html_legend(std::vector<column> const& columns) {
+  std::string html = "<p>The columns of the tables:</p>\n<dl>\n";
+  for (column const& c : columns) {
     html += "<dt>" + report::escaped(c.name) + "</dt><dd>" + report::escaped(c.meaning) + "</dd>\n";
   }
-  html += "</dl>\n";
+  return html + "</dl>\n";
+}
+
+inline std::string html_section(scaling_effect const& of, spectrum_request const& asked) {
+  std::vector<std::string> heads;
+  for (column const& c : effect_columns(asked)) heads.push_back(c.name);
+  return "<section>\n<h2>" + report::escaped(of.before.name + " under the scaling " + of.how) +
+         "</h2>\n" + html_legend(effect_columns(asked)) +
+         report::html_table(heads, effect_rows(of)) + report::html_figures(pictures(of, asked)) +
+         "</section>\n";
+}
+
+/// What scalings do, where there are any, and then all models, also those that are scaled.
+inline std::string page_of(std::vector<model_result> const& results, spectrum_request const& asked,
+                           std::vector<scaling_effect> const& effects = {}) {
+  std::string html = report::html_head("Spectra of trained models");
+  html += html_paragraph(spectrum_introduction) + html_legend(layer_columns(asked));
+  for (scaling_effect const& effect : effects) html += html_section(effect, asked);
   for (model_result const& result : results) html += html_section(result, asked);
   return html + report::html_end;
 }

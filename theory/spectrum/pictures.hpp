@@ -136,17 +136,15 @@ inline std::string growth_chart(model_result const& of, spectrum_request const& 
     std::size_t const at = is_last ? first : i;
     if (!is_last && i == first) continue;
     auto const& layer = of.model.layers[at];
-    auto const poles = layer.poles();
     report::series curve{.line = true, .colour = is_last ? 1 : 5};
     if (is_last) curve.name = "layer " + std::to_string(at) + ", which grows most";
     if (chart.curves.empty() && !is_last) curve.name = "the other layers";
+    double const at_from = state_energy(layer.view(), static_cast<double>(asked.from));
     constexpr int points = 100;
     for (int k = 0; k <= points; ++k) {
       double const t = std::pow(static_cast<double>(asked.to), static_cast<double>(k) / points);
-      double const gain = input_weighted_mean(
-          layer, poles, [t](pole<double> const& p) { return state_gain(p, t); });
       curve.x.push_back(t);
-      curve.y.push_back(gain / of.predictions[at].gain_from);
+      curve.y.push_back(state_energy(layer.view(), t) / at_from);
     }
     chart.curves.push_back(std::move(curve));
   }

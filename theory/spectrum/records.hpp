@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "spectrum/model_result.hpp"
+#include "spectrum/scaling_effect.hpp"
 
 namespace ssm::theory {
 
@@ -47,8 +48,43 @@ inline nlohmann::ordered_json json_of(layer_prediction const& p, std::optional<f
           {"decisive", measured(&finding::decisive)}};
 }
 
+inline nlohmann::ordered_json json_of(spectrum_analysis<double> const& of) {
+  return {{"least_horizon", of.horizon.least},
+          {"median_horizon", of.horizon.median},
+          {"largest_horizon", of.horizon.largest},
+          {"input_energy", of.input_energy},
+          {"stationary_gain", of.gain},
+          {"energy_from", of.trained_energy},
+          {"energy_to", of.longer_energy},
+          {"growth", of.growth},
+          {"linear_elasticity", of.linear_elasticity},
+          {"power_elasticity", of.power_elasticity},
+          {"step_elasticity", of.step_elasticity}};
+}
+
+/// All factors in the order of scaling_factors::numbers(), and each layer or head before and after.
+inline nlohmann::ordered_json json_of(scaling_effect const& of) {
+  using json = nlohmann::ordered_json;
+  auto const [layers, channels, states] = of.factors.shape();
+  json document = {
+      {"model", of.before.name},
+      {"scaling", of.how},
+      {"kind", to_string(of.factors.kind())},
+      {"granularity", to_string(of.factors.each())},
+      {"shape", {layers, channels, states}},
+      {"factors", std::vector(of.factors.numbers().begin(), of.factors.numbers().end())}};
+  for (part_effect const& part : of.parts) {
+    document["layers"].push_back({{"layer", part.name},
+                                  {"before", json_of(part.before)},
+                                  {"after", json_of(part.after)},
+                                  {"kept", part.kept()}});
+  }
+  return document;
+}
+
 inline nlohmann::ordered_json json_of(std::vector<model_result> const& results,
-                                      spectrum_request const& asked) {
+                                      spectrum_request const& asked,
+                                      std::vector<scaling_effect> const& effects = {}) {
   using json = nlohmann::ordered_json;
   json document = {
       {"program", "spectrum"}, {"steps", asked.steps}, {"from", asked.from}, {"to", asked.to}};
@@ -68,6 +104,7 @@ inline nlohmann::ordered_json json_of(std::vector<model_result> const& results,
     }
     document["models"].push_back(std::move(model));
   }
+  for (scaling_effect const& effect : effects) document["scalings"].push_back(json_of(effect));
   return document;
 }
 

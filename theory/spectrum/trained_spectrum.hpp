@@ -13,6 +13,7 @@
 #include "ssm/model/checkpoint.hpp"
 #include "ssm/numerics.hpp"
 #include "ssm/spectrum.hpp"
+#include "ssm/spectrum_analysis.hpp"
 #include "ssm/tensor.hpp"
 
 namespace ssm::theory {
@@ -32,6 +33,8 @@ struct layer_spectrum {
   index_t channels() const { return rows() * channels_per_row; }
   index_t states() const { return columns() * states_per_column; }
   index_t rows_per_group() const { return rows() / groups; }
+
+  spectrum_view<double> view() const { return {eigenvalue, step_size}; }
 
   /// The decays of one step, exp(Δ·eigenvalue), row by row.
   std::vector<pole<double>> poles() const {
