@@ -20,14 +20,14 @@
 #include "ssm/detail/write_file.hpp"
 #include "ssm/model/calibration_json.hpp"
 
-namespace ssm::model {
+namespace ssm {
 
 namespace detail {
 
 inline constexpr char const* calibration_format = "ssm calibration 1";
 
 template <class Run, class Settings>
-Run run_of(json const& from, std::span<double const> factors) {
+Run run_of(nlohmann::json const& from, std::span<double const> factors) {
   Settings settings;
   json_reader::fill(from.at("settings"), settings);
   Run run(factors, settings);  // which checks them
@@ -40,6 +40,8 @@ Run run_of(json const& from, std::span<double const> factors) {
 
 }  // namespace detail
 
+namespace model {
+
 /// The text of a calibration file. Members:
 ///   format, kind ("linear+step"), granularity ("layer"), shape [layers, channels, states]
 ///   factors           in the order of scaling_factors::numbers()
@@ -47,10 +49,10 @@ Run run_of(json const& from, std::span<double const> factors) {
 ///   batch, method     "spsa" or "adam"
 ///   run               settings, the state to go on from, the history
 inline std::string to_json(calibration const& what) {
-  using namespace detail;
+  using namespace ssm::detail;
   auto const& [factors, model, data, batch, run] = what;
   auto const [layers, channels, states] = factors.shape();
-  json const text{
+  nlohmann::json const text{
       {"format", calibration_format},
       {"kind", to_string(factors.kind())},
       {"granularity", to_string(factors.each())},
@@ -67,8 +69,8 @@ inline std::string to_json(calibration const& what) {
 /// The calibration of a text; `where` names it in messages.
 /// Throws    checkpoint_error where it is not one.
 inline calibration calibration_of(std::string_view text, std::string const& where) {
-  using namespace detail;
-  json const from = ssm::detail::parse_json(text, where);
+  using namespace ssm::detail;
+  nlohmann::json const from = ssm::detail::parse_json(text, where);
   try {
     require<checkpoint_error>(from.at("format") == calibration_format, "format is ",
                               from.at("format").dump(), ", expected \"", calibration_format, "\"");
@@ -109,4 +111,5 @@ inline calibration load_calibration(std::filesystem::path const& path) {
   return calibration_of(text, path.string());
 }
 
-}  // namespace ssm::model
+}  // namespace model
+}  // namespace ssm

@@ -15,19 +15,17 @@
 #include "ssm/optimize/adam.hpp"
 #include "ssm/optimize/spsa.hpp"
 
-namespace ssm::model::detail {
-
-using nlohmann::json;
+namespace ssm::detail {
 
 /// JSON has no infinities and no NaN: they are text here. Of others it has the fewest digits that
 /// give the same double back.
-inline json json_of(double x) {
+inline nlohmann::json json_of(double x) {
   if (std::isnan(x)) return "nan";
   if (std::isinf(x)) return x > 0 ? "inf" : "-inf";
   return x;
 }
 
-inline double number_of(json const& from) {
+inline double number_of(nlohmann::json const& from) {
   if (!from.is_string()) return from.get<double>();
   auto const& text = from.get_ref<std::string const&>();
   double const infinity = std::numeric_limits<double>::infinity();
@@ -37,15 +35,16 @@ inline double number_of(json const& from) {
   return std::numeric_limits<double>::quiet_NaN();
 }
 
-inline json json_of(std::vector<double> const& numbers) {
-  json list = json::array();
+inline nlohmann::json json_of(std::vector<double> const& numbers) {
+  nlohmann::json list = nlohmann::json::array();
   for (double const x : numbers) list.push_back(json_of(x));
   return list;
 }
 
-inline std::vector<double> numbers_of(json const& from) {
+inline std::vector<double> numbers_of(nlohmann::json const& from) {
   std::vector<double> numbers;
-  for (json const& x : from.get_ref<json::array_t const&>()) numbers.push_back(number_of(x));
+  for (nlohmann::json const& x : from.get_ref<nlohmann::json::array_t const&>())
+    numbers.push_back(number_of(x));
   return numbers;
 }
 
@@ -152,7 +151,7 @@ void members(Each& each, same_or_const<optimize::adam_run> auto& of) {
 }
 
 struct json_writer {
-  json to = json::object();
+  nlohmann::json to = nlohmann::json::object();
 
   void operator()(char const* name, double x) { to[name] = json_of(x); }
   void operator()(char const* name, std::integral auto x) { to[name] = x; }
@@ -165,7 +164,7 @@ struct json_writer {
   }
   template <class T>
   void operator()(char const* name, std::vector<T> const& list) {
-    to[name] = json::array();
+    to[name] = nlohmann::json::array();
     for (T const& x : list) to[name].push_back(of(x));
   }
   template <class T>
@@ -174,7 +173,7 @@ struct json_writer {
   }
 
   template <class T>
-  static json of(T const& x) {
+  static nlohmann::json of(T const& x) {
     json_writer each;
     members(each, x);
     return std::move(each.to);
@@ -182,7 +181,7 @@ struct json_writer {
 };
 
 struct json_reader {
-  json const& from;
+  nlohmann::json const& from;
 
   void operator()(char const* name, double& x) { x = number_of(from.at(name)); }
   void operator()(char const* name, std::integral auto& x) { from.at(name).get_to(x); }
@@ -203,7 +202,7 @@ struct json_reader {
   template <class T>
   void operator()(char const* name, std::vector<T>& list) {
     list.clear();
-    for (json const& x : from.at(name).get_ref<json::array_t const&>())
+    for (nlohmann::json const& x : from.at(name).get_ref<nlohmann::json::array_t const&>())
       fill(x, list.emplace_back());
   }
   template <class T>
@@ -212,10 +211,10 @@ struct json_reader {
   }
 
   template <class T>
-  static void fill(json const& from, T& to) {
+  static void fill(nlohmann::json const& from, T& to) {
     json_reader each{from};
     members(each, to);
   }
 };
 
-}  // namespace ssm::model::detail
+}  // namespace ssm::detail
