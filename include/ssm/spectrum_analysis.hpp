@@ -113,8 +113,8 @@ template <real_scalar T>
 void state_energy_vjp(spectrum_view<T> const& layer, spectrum_scaling<T> const& scaling,
                       T const& steps, T const& cotangent,
                       typename spectrum_scaling<T>::gradient const& to) {
-  require_scaling<T>({.linear = to.linear, .power = to.power, .step = to.step},
-                     layer.eigenvalue.extent(0), layer.eigenvalue.extent(1));
+  spectrum_scaling<T> const shapes{.linear = to.linear, .power = to.power, .step = to.step};
+  require_scaling(shapes, layer.eigenvalue.extent(0), layer.eigenvalue.extent(1));
   auto const scaled = scaled_spectrum(layer, scaling);
   auto const poles = poles_of(scaled.eigenvalue.view(), scaled.step_size.view());
   auto p = poles.begin();
