@@ -166,6 +166,8 @@ TEST(StateEnergy, GradientAtAnEigenvalueOfZeroIsTheLimit) {
                            {.linear = {&to_linear, {1, 1}}, .step = {&to_step, {1}}});
   EXPECT_EQ(to_step, 2 * 0.25 * 10);  // of (0.5 s)²·10
   EXPECT_EQ(to_linear, 0);
+  state_energy_vjp<double>(layer, scaling, infinity, 1.0, {.linear = {&to_linear, {1, 1}}});
+  EXPECT_EQ(to_linear, 0);
   // for an eigenvalue that goes to 0 the slope by a step is that of Δ² t (1 - Δ|A|(t - 1))
   layer.eigenvalue(0, 0) = -1e-14;
   state_energy_vjp<double>(layer, scaling, 10.0, 1.0, {.linear = {&to_linear, {1, 1}}});

@@ -124,7 +124,7 @@ void state_energy_vjp(spectrum_view<T> const& layer, spectrum_scaling<T> const& 
       // E = Δ² g(r), r = -ΔA: dE/dΔ = Δ g (2 + e), dE/dA = -Δ³ g'
       T const gain = state_gain(*p++, steps), rate = -step * scaled.eigenvalue(c, n);
       T const elasticity = gain_elasticity(rate, steps);
-      T const slope = rate == T(0) ? steps * (T(1) - steps) : T(gain * elasticity / rate);
+      T const slope = rate == T(0) ? T(0) : T(gain * elasticity / rate);  // no factor moves a 0
       if (to.step.data_handle() != nullptr) {
         to.step(c) += cotangent * layer.step_size(c) * step * gain * (T(2) + elasticity);
       }
