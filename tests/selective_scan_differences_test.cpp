@@ -93,7 +93,7 @@ selective_problem<W> with_factors(selective_problem<W> p, scaling_factors<W> con
 TEST(SelectiveScanDifferences, GradientsOfScalingFactorsInDoubleAreTheSlopesIn50Digits) {
   std::vector<selective_problem<double>> layers;
   std::vector<selective_problem<digits50>> exact;
-  for (std::uint64_t seed : {300, 320}) {
+  for (std::uint64_t seed : {300u, 320u}) {
     layers.push_back(random_selective<double>({1, 4, 2, 2}, 1, {}, seed));
     exact.push_back(converted_problem<digits50>(layers.back()));
   }
