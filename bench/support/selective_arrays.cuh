@@ -36,6 +36,15 @@ inline constexpr memory_kind long_memory{"no-decay", 1e-6, 1e-5};
 
 namespace detail {
 
+/// Every byte of a contiguous view, in stream order.
+template <class View>
+void fill_bytes(gpu::on where, View const& view, int byte) {
+  using element = typename View::value_type;
+  gpu::check(cudaMemsetAsync(view.data_handle(), byte,
+                             sizeof(element) * static_cast<std::size_t>(view.size()), where.stream),
+             "cudaMemsetAsync");
+}
+
 /// Element i of a contiguous (batch, time, channel) is normal number i, whatever the strides.
 template <class T>
 __global__ void normal_kernel(random_stream numbers, double deviation,
@@ -74,6 +83,7 @@ class device_sequence_tensor {
     return view(layout).broadcast(2, 1);
   }
 
+  void fill_bytes(gpu::on where, int byte) { detail::fill_bytes(where, data_.view(), byte); }
   void fill_normal(gpu::on where, innermost layout, std::uint64_t id, double deviation) {
     detail::normal_kernel<T>
         <<<4096, 256, 0, where.stream>>>(random_stream{2026, id}, deviation, view(layout), layout);
@@ -118,7 +128,7 @@ class selective_parameters {
 };
 
 /// The inputs in one layout, with all options on, and a cotangent of y: all N(0, 1), but for the
-/// noise on step sizes.
+/// noise on step sizes. B and C, which are small, are there with states innermost and with time.
 template <class T>
 class selective_inputs {
  public:
@@ -131,32 +141,44 @@ class selective_inputs {
         gate_(stream, {s.batch, s.length, s.channels}),
         y_cotangent_(stream, {s.batch, s.length, s.channels}),
         B_(stream, {s.batch, s.length, s.states}),
-        C_(stream, {s.batch, s.length, s.states}) {
+        C_(stream, {s.batch, s.length, s.states}),
+        B_along_time_(stream, {s.batch, s.length, s.states}),
+        C_along_time_(stream, {s.batch, s.length, s.states}) {
     x_.fill_normal(stream, layout, 1, 1);
     step_size_.fill_normal(stream, layout, 2, 0.5);
     gate_.fill_normal(stream, layout, 3, 1);
-    B_.fill_normal(stream, layout, 4, 1);
-    C_.fill_normal(stream, layout, 5, 1);
+    B_.fill_normal(stream, innermost::channels, 4, 1);
+    C_.fill_normal(stream, innermost::channels, 5, 1);
+    B_along_time_.fill_normal(stream, innermost::time, 4, 1);
+    C_along_time_.fill_normal(stream, innermost::time, 5, 1);
     y_cotangent_.fill_normal(stream, layout, 8, 1);
   }
 
   innermost layout() const { return layout_; }
+  /// With states innermost in B and C.
   selective_scan_inputs<T, memory::device> all() {
     return {.x = x_.view(layout_),
             .step_size = step_size_.view(layout_),
             .eigenvalue = parameters_->eigenvalue(),
-            .B = B_.grouped(layout_),
-            .C = C_.grouped(layout_),
+            .B = B_.grouped(innermost::channels),
+            .C = C_.grouped(innermost::channels),
             .D = parameters_->D(),
             .gate = gate_.view(layout_),
             .step_bias = parameters_->step_bias()};
+  }
+  selective_scan_inputs<T, memory::device> all_along_time() {
+    auto in = all();
+    in.B = B_along_time_.grouped(innermost::time);
+    in.C = C_along_time_.grouped(innermost::time);
+    return in;
   }
   sequence_view<T const, memory::device> y_cotangent() { return y_cotangent_.view(layout_); }
 
  private:
   innermost layout_;
   std::shared_ptr<selective_parameters const> parameters_;
-  device_sequence_tensor<T> x_, step_size_, gate_, y_cotangent_, B_, C_;
+  device_sequence_tensor<T> x_, step_size_, gate_, y_cotangent_, B_, C_, B_along_time_,
+      C_along_time_;
 };
 
 }  // namespace ssm::bench

@@ -1,137 +1,103 @@
 // SPDX-License-Identifier: Apache-2.0
-// selective_calls.cuh: calls of Mamba's operator on a GPU, by us and by a peer, that can be checked
-// and timed.
+// selective_calls.cuh: calls of Mamba's operator on a GPU by others, that can be checked and timed.
 #pragma once
 
-#include <functional>
 #include <memory>
+#include <tuple>
+#include <utility>
 #include <vector>
 
-#include "ssm/selective_scan.cuh"
 #include "support/selective_check.cuh"
 #include "support/selective_peer.hpp"
 #include "support/selective_thrust.cuh"
 
 namespace ssm::bench {
 
-/// What calls write, whatever the layout of their inputs: all rows of a group write here.
-template <class T>
-struct selective_outputs {
-  selective_outputs(gpu::on stream, selective_shape const& s)
-      : where{stream},
-        y(stream, {s.batch, s.length, s.channels}),
-        x(stream, {s.batch, s.length, s.channels}),
+/// Gradients, written by all rows of a group, whatever the layout of their inputs. G is how those
+/// that are not sums over time are stored.
+template <class G>
+class selective_gradient_arrays {
+ public:
+  selective_gradient_arrays(gpu::on stream, selective_shape const& s)
+      : x(stream, {s.batch, s.length, s.channels}),
         step_size(stream, {s.batch, s.length, s.channels}),
         gate(stream, {s.batch, s.length, s.channels}),
         B(stream, {s.batch, s.length, s.states}),
         C(stream, {s.batch, s.length, s.states}),
-        eigenvalue(stream, {s.channels * s.states}),
+        eigenvalue(stream, {s.channels, s.states}),
         D(stream, {s.channels}),
-        step_bias(stream, {s.channels}),
-        tokens{s.batch * s.length * s.channels},
-        of_groups{s.batch * s.length * s.states} {}
+        step_bias(stream, {s.channels}) {}
 
-  found_gradients<T, T> gradients(innermost layout) {
+  found_gradients<G> found(innermost layout, innermost of_B_and_C) {
     return {x.view(layout),         step_size.view(layout),
-            gate.view(layout),      B.view(layout),
-            C.view(layout),         eigenvalue.view().data_handle(),
+            gate.view(layout),      B.view(of_B_and_C),
+            C.view(of_B_and_C),     eigenvalue.view().data_handle(),
             D.view().data_handle(), step_bias.view().data_handle()};
   }
-  /// What is not written is NaN.
-  void poison() {
-    auto const fill = [&](void* data, index_t bytes) {
-      gpu::check(cudaMemsetAsync(data, 0xff, static_cast<std::size_t>(bytes), where.stream),
-                 "cudaMemsetAsync");
-    };
-    auto const size = static_cast<index_t>(sizeof(T));
-    for (auto* each : {&y, &x, &step_size, &gate}) fill(each->data(), size * tokens);
-    for (auto* each : {&B, &C}) fill(each->data(), size * of_groups);
-    for (auto* each : {&eigenvalue, &D, &step_bias})
-      fill(each->view().data_handle(), 4 * each->view().size());
+  void fill_bytes(gpu::on where, int byte) {
+    for (auto* each : {&x, &step_size, &gate, &B, &C}) each->fill_bytes(where, byte);
+    detail::fill_bytes(where, eigenvalue.view(), byte);
+    detail::fill_bytes(where, D.view(), byte);
+    detail::fill_bytes(where, step_bias.view(), byte);
   }
 
-  gpu::on where;
-  device_sequence_tensor<T> y, x, step_size, gate, B, C;
-  gpu::tensor<float, 1> eigenvalue, D, step_bias;
-  index_t tokens, of_groups;
+  device_sequence_tensor<G> x, step_size, gate, B, C;
+  gpu::tensor<float, 2> eigenvalue;
+  gpu::tensor<float, 1> D, step_bias;
 };
 
-/// Our calls, forward from a zero state.
+/// What the rows of a group share, made when first asked for.
 template <class T>
-class own_calls {
+class selective_arrays {
  public:
-  own_calls(gpu::stream const& stream, std::shared_ptr<selective_inputs<T>> inputs,
-            std::shared_ptr<selective_outputs<T>> outputs)
-      : stream_{stream},
-        in_{std::move(inputs)},
-        out_{std::move(outputs)},
-        carry_(stream, {in_->all().x.extent(0), in_->all().x.extent(2), selective_shape::states}),
-        memory_(stream, {static_cast<index_t>(
-                            gpu::selective_scan_workspace(in_->all(), carry_.view(), y()))}) {}
+  selective_arrays(gpu::stream const& stream, selective_shape const& s, memory_kind const& kind)
+      : stream_{stream}, shape_{s}, kind_{kind} {}
 
-  void forward(gpu::on where) {
-    fill(carry_.view(), 0, where);
-    step(where);
+  gpu::stream const& stream() const { return stream_; }
+  selective_shape const& shape() const { return shape_; }
+  selective_inputs<T>& inputs(innermost layout) {
+    if (!parameters_) {
+      parameters_ = std::make_shared<selective_parameters const>(stream_, shape_, kind_);
+    }
+    auto& own = layout == innermost::time ? along_time_ : along_channels_;
+    return made(own, shape_, layout, parameters_);
   }
-  /// On from the state of the call before.
-  void step(gpu::on where) { run(where, {}); }
-  std::vector<finding> check_forward() {
-    out_->poison();
-    fill(memory_.view(), 0xff);
-    fill(carry_.view(), 0xff);
-    forward(stream_);
-    return bench::check_forward<T>(stream_, in_->all(), y(), std::as_const(carry_).view());
+  device_sequence_tensor<T>& y() {
+    return made(y_, index_array<3>{shape_.batch, shape_.length, shape_.channels});
   }
-  /// The part of all steps that is visited twice: first to find the states that segments enter
-  /// with.
-  double first_pass() {
-    auto visited = detail::zeros<unsigned long long>(stream_, 1);
-    run(stream_, {.visited = visited.view().data_handle()});
-    tensor<unsigned long long, 1> host({1});
-    gpu::copy_to_host(stream_, std::as_const(visited).view(), host.view());
-    stream_.wait();
-    return static_cast<double>(host(0)) /
-           static_cast<double>(in_->all().x.size() * selective_shape::states);
+  template <class G>
+  selective_gradient_arrays<G>& gradients() {
+    return made(std::get<std::unique_ptr<selective_gradient_arrays<G>>>(gradients_), shape_);
   }
 
  private:
-  sequence_view<T, memory::device> y() { return out_->y.view(in_->layout()); }
-  void run(gpu::on where, gpu::selective_scan_plan const& plan) {
-    gpu::selective_scan(where, in_->all(), carry_.view(), y(), memory_.view(), {}, plan);
-  }
-  template <class View>
-  void fill(View const& view, int byte, gpu::on where) {
-    using element = typename View::value_type;
-    gpu::check(
-        cudaMemsetAsync(view.data_handle(), byte,
-                        sizeof(element) * static_cast<std::size_t>(view.size()), where.stream),
-        "cudaMemsetAsync");
-  }
-  template <class View>
-  void fill(View const& view, int byte) {
-    fill(view, byte, stream_);
+  template <class A, class... Arguments>
+  A& made(std::unique_ptr<A>& own, Arguments const&... arguments) {
+    if (!own) own = std::make_unique<A>(stream_, arguments...);
+    return *own;
   }
 
   gpu::stream const& stream_;
-  std::shared_ptr<selective_inputs<T>> in_;
-  std::shared_ptr<selective_outputs<T>> out_;
-  gpu::tensor<float, 3> carry_;
-  gpu::tensor<std::byte, 1> memory_;
+  selective_shape shape_;
+  memory_kind kind_;
+  std::shared_ptr<selective_parameters const> parameters_;
+  std::unique_ptr<selective_inputs<T>> along_time_, along_channels_;
+  std::unique_ptr<device_sequence_tensor<T>> y_;
+  std::tuple<std::unique_ptr<selective_gradient_arrays<float>>,
+             std::unique_ptr<selective_gradient_arrays<bfloat16>>>
+      gradients_;
 };
 
-/// A peer's calls; inputs have time innermost.
+/// A peer's calls; all arrays have time innermost.
 template <class T>
 class peer_calls {
  public:
-  peer_calls(selective_peer const& peer, gpu::stream const& stream,
-             std::shared_ptr<selective_inputs<T>> inputs,
-             std::shared_ptr<selective_outputs<T>> outputs)
+  peer_calls(selective_peer const& peer, std::shared_ptr<selective_arrays<T>> arrays)
       : peer_{peer},
-        stream_{stream},
-        in_{std::move(inputs)},
-        out_{std::move(outputs)},
-        call_{call(*in_, *out_)},
-        memory_(stream, {peer.memory(call_)}) {
+        arrays_{std::move(arrays)},
+        call_{call(arrays_->shape(), arrays_->inputs(innermost::time))},
+        memory_(arrays_->stream(), {peer.memory(call_)}) {
+    call_.y = arrays_->y().data();
     call_.memory = memory_.view().data_handle();
   }
 
@@ -141,50 +107,46 @@ class peer_calls {
     peer_.gradient(call_, where.stream);
   }
   std::vector<finding> check_forward() {
-    out_->poison();
-    forward(stream_);
-    return bench::check_forward<T>(stream_, in_->all(), out_->y.view(innermost::time), {});
+    auto& y = arrays_->y();
+    y.fill_bytes(arrays_->stream(), 0xff);
+    forward(arrays_->stream());
+    return bench::check_forward<T>(arrays_->stream(), inputs().all(), y.view(innermost::time), {});
   }
   std::vector<finding> check_both() {
-    out_->poison();
-    both(stream_);
-    return check_gradients(stream_, in_->all(), in_->y_cotangent(),
-                           out_->gradients(innermost::time));
+    auto& to = arrays_->template gradients<T>();
+    give(to);
+    to.fill_bytes(arrays_->stream(), 0xff);
+    both(arrays_->stream());
+    return check_gradients(arrays_->stream(), inputs().all(), inputs().y_cotangent(),
+                           to.found(innermost::time, innermost::time));
   }
 
  private:
-  static ssm_peer_call call(selective_inputs<T>& inputs, selective_outputs<T>& to) {
-    auto const in = inputs.all();
-    return {.batch = in.x.extent(0),
-            .channels = in.x.extent(2),
-            .length = in.x.extent(1),
-            .states = in.eigenvalue.extent(1),
-            .scalar_bytes = sizeof(T),
-            .x = in.x.data_handle(),
-            .step_size = in.step_size.data_handle(),
-            .gate = in.gate.data_handle(),
-            .B = in.B.data_handle(),
-            .C = in.C.data_handle(),
-            .eigenvalue = in.eigenvalue.data_handle(),
-            .D = in.D.data_handle(),
-            .step_bias = in.step_bias.data_handle(),
-            .y = to.y.data(),
-            .y_cotangent = inputs.y_cotangent().data_handle(),
-            .x_gradient = to.x.data(),
-            .step_size_gradient = to.step_size.data(),
-            .gate_gradient = to.gate.data(),
-            .B_gradient = to.B.data(),
-            .C_gradient = to.C.data(),
-            .eigenvalue_gradient = to.eigenvalue.view().data_handle(),
-            .D_gradient = to.D.view().data_handle(),
-            .step_bias_gradient = to.step_bias.view().data_handle(),
-            .memory = nullptr};
+  selective_inputs<T>& inputs() { return arrays_->inputs(innermost::time); }
+
+  static ssm_peer_call call(selective_shape const& s, selective_inputs<T>& inputs) {
+    auto const in = inputs.all_along_time();
+    ssm_peer_call call{};
+    call.batch = s.batch, call.channels = s.channels, call.length = s.length;
+    call.states = s.states, call.scalar_bytes = sizeof(T);
+    call.x = in.x.data_handle(), call.step_size = in.step_size.data_handle();
+    call.gate = in.gate.data_handle(), call.B = in.B.data_handle(), call.C = in.C.data_handle();
+    call.eigenvalue = in.eigenvalue.data_handle(), call.D = in.D.data_handle();
+    call.step_bias = in.step_bias.data_handle();
+    call.y_cotangent = inputs.y_cotangent().data_handle();
+    return call;
+  }
+  void give(selective_gradient_arrays<T>& to) {
+    call_.x_gradient = to.x.data(), call_.step_size_gradient = to.step_size.data();
+    call_.gate_gradient = to.gate.data();
+    call_.B_gradient = to.B.data(), call_.C_gradient = to.C.data();
+    call_.eigenvalue_gradient = to.eigenvalue.view().data_handle();
+    call_.D_gradient = to.D.view().data_handle();
+    call_.step_bias_gradient = to.step_bias.view().data_handle();
   }
 
   selective_peer const& peer_;
-  gpu::stream const& stream_;
-  std::shared_ptr<selective_inputs<T>> in_;
-  std::shared_ptr<selective_outputs<T>> out_;
+  std::shared_ptr<selective_arrays<T>> arrays_;
   ssm_peer_call call_;
   gpu::tensor<std::byte, 1> memory_;
 };
@@ -193,24 +155,23 @@ class peer_calls {
 template <class T>
 class thrust_calls {
  public:
-  thrust_calls(gpu::stream const& stream, selective_shape const& s,
-               std::shared_ptr<selective_inputs<T>> inputs,
-               std::shared_ptr<selective_outputs<T>> outputs)
-      : stream_{stream}, in_{std::move(inputs)}, out_{std::move(outputs)}, memory_(stream, s) {}
+  explicit thrust_calls(std::shared_ptr<selective_arrays<T>> arrays)
+      : arrays_{std::move(arrays)}, memory_(arrays_->stream(), arrays_->shape()) {}
 
   void forward(gpu::on where) {
-    memory_.forward<T>(where, in_->all(), out_->y.view(in_->layout()));
+    memory_.forward<T>(where, arrays_->inputs(innermost::time).all_along_time(), y());
   }
   std::vector<finding> check_forward() {
-    out_->poison();
-    forward(stream_);
-    return bench::check_forward<T>(stream_, in_->all(), out_->y.view(in_->layout()), {});
+    arrays_->y().fill_bytes(arrays_->stream(), 0xff);
+    forward(arrays_->stream());
+    return bench::check_forward<T>(arrays_->stream(), arrays_->inputs(innermost::time).all(), y(),
+                                   {});
   }
 
  private:
-  gpu::stream const& stream_;
-  std::shared_ptr<selective_inputs<T>> in_;
-  std::shared_ptr<selective_outputs<T>> out_;
+  sequence_view<T, memory::device> y() { return arrays_->y().view(innermost::time); }
+
+  std::shared_ptr<selective_arrays<T>> arrays_;
   selective_thrust_memory memory_;
 };
 

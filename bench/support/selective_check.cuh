@@ -23,11 +23,11 @@ inline finding worst_of(std::vector<finding> const& all) {
   });
 }
 
-/// Gradients that were found, U and W as they are stored. The last one may be empty.
-template <class U, class W>
+/// Gradients that were found, G as those that are not sums over time are stored.
+template <class G>
 struct found_gradients {
-  sequence_view<U const, memory::device> x, step_size, gate;  ///< (batch, time, channel)
-  sequence_view<W const, memory::device> B, C;                ///< (batch, time, state)
+  sequence_view<G const, memory::device> x, step_size, gate;  ///< (batch, time, channel)
+  sequence_view<G const, memory::device> B, C;                ///< (batch, time, state)
   float const *eigenvalue, *D, *step_bias;                    ///< contiguous
 };
 
@@ -66,9 +66,7 @@ __global__ void compare_samples_kernel(sequence_view<W const, memory::device> fo
 template <class T>
 gpu::tensor<T, 1> zeros(gpu::on where, index_t size) {
   gpu::tensor<T, 1> all(where, {size});
-  gpu::check(cudaMemsetAsync(all.view().data_handle(), 0,
-                             sizeof(T) * static_cast<std::size_t>(size), where.stream),
-             "cudaMemsetAsync");
+  fill_bytes(where, all.view(), 0);
   return all;
 }
 
@@ -116,11 +114,11 @@ std::vector<finding> check_forward(gpu::stream const& stream,
 
 /// All gradients, but those of B and C at about 2048 steps. What is summed over time is taken to
 /// have at most 2^13 additions one after another.
-template <class T, class U, class W>
+template <class T, class G>
 std::vector<finding> check_gradients(gpu::stream const& stream,
                                      selective_scan_inputs<T, memory::device> const& in,
                                      sequence_view<T const, memory::device> y_cotangent,
-                                     found_gradients<U, W> const& found) {
+                                     found_gradients<G> const& found) {
   using detail::bounded, detail::lanes, detail::zeros;
   index_t const batch = in.x.extent(0), length = in.x.extent(1), channels = in.x.extent(2);
   unsigned const blocks = detail::reference_blocks(in);
@@ -137,13 +135,13 @@ std::vector<finding> check_gradients(gpu::stream const& stream,
   auto const at = [](auto& tensor) { return tensor.view().data_handle(); };
   tally* const all = at(tallies);
 
-  detail::compare_gradient_kernel<T, U><<<blocks, 128, 0, stream.get()>>>(
+  detail::compare_gradient_kernel<T, G><<<blocks, 128, 0, stream.get()>>>(
       in, y_cotangent, {found.x, found.step_size, found.gate},
       {at(B), at(C), at(eigenvalue), at(D), at(step_bias), at(states), at(of_block), steps}, all);
   auto const over_channels = static_cast<double>(channels);
   auto const over_time = static_cast<double>(std::min<index_t>(batch * length, 1 << 13));
   auto const compare_samples = [&](auto const& view, auto& sums, int which) {
-    detail::compare_samples_kernel<W><<<detail::blocks_of(samples), 128, 0, stream.get()>>>(
+    detail::compare_samples_kernel<G><<<detail::blocks_of(samples), 128, 0, stream.get()>>>(
         view, at(sums), steps, over_channels, all + which);
   };
   auto const compare_sums = [&](float const* one, auto& sums, index_t size, int which) {
