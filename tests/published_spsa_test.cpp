@@ -48,7 +48,7 @@ TEST(PublishedSpsa, DividesByThePerturbationThatItHasClipped) {
   auto schedule = published::paper;
   auto const loss = [](std::span<double const> x) { return -x[0]; };
   auto const step = [&](double from) {
-    auto const end = published_spsa(schedule, loss, loss, factors{from}, 1, 1);
+    auto const end = published_spsa(schedule, loss, loss, factors{from}, 1, {.iterations = 1});
     return end.found.factors[0] - from;
   };
   EXPECT_NEAR(step(0.5), 0.001, 1e-15);

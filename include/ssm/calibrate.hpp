@@ -214,11 +214,14 @@ calibration calibrate(Model const& model, calibration_set<Example> const& data, 
   auto const objective = detail::objective_of(model, data, loss, start, options);
   static_assert(!decltype(objective)::has_gradient, "SPSA takes a loss without a gradient");
   settings.threads = 1;  // they share the examples
+  index_t const pairs = options.distance ? 10 : 0;  // of choose_step, whose evaluations count
   if (options.distance) {
-    settings = choose_step(objective, start.numbers(), settings, *options.distance);
+    settings = choose_step(objective, start.numbers(), settings, *options.distance, pairs);
   }
+  optimize::spsa_run run(start.numbers(), settings);
+  run.best.evaluations = 2 * pairs;
   calibration result{start, fingerprint_of(model), fingerprint_of(data), options.batch,
-                     optimize::spsa_run(start.numbers(), settings)};
+                     std::move(run)};
   resume(model, data, loss, result, options.threads, on_iteration);
   return result;
 }

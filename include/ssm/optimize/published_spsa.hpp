@@ -133,24 +133,30 @@ struct published_optimum {
   double reported = 0;  ///< the calibration loss at the last x₊, which the tables call the result
 };
 
-/// Run a published schedule as it is, but for seeded random numbers of this library. `iterations`
-/// may go beyond those of the schedule. The scripts evaluate the same documents each time, so every
-/// evaluation draws from one stream; each has its own where `has_fresh_noise`.
+struct published_options {
+  std::optional<index_t> iterations{};  ///< other than those of the schedule
+  /// Each evaluation draws from a stream of its own; otherwise all from one, as the scripts
+  /// evaluate the same documents each time.
+  bool has_fresh_noise = false;
+  bool keeps_factors = true;  ///< in the history; the observer sees them in any case
+};
+
+/// Run a published schedule as it is, but for seeded random numbers of this library.
 /// Cost      2 evaluations of `calibration` an iteration, and 1 of `selection` where the schedule
 ///           keeps the best of three
 /// Throws    domain_error where the start is outside the clamp; what the objectives throw.
 template <objective F, objective G>
 published_optimum published_spsa(published_schedule const& schedule, F const& calibration,
                                  G const& selection, std::span<double const> start,
-                                 std::uint64_t seed, std::optional<index_t> iterations = {},
-                                 bool has_fresh_noise = false, observer const& on_iteration = {}) {
+                                 std::uint64_t seed, published_options const& options = {},
+                                 observer const& on_iteration = {}) {
   factor_domain const domain{.low = schedule.low, .high = schedule.high};
   published_optimum result;
   optimum& best = result.found;
   best.factors = detail::checked_start("published_spsa", start, domain);
   auto& x = best.factors;
   auto const clip = [&](double v) { return std::clamp(v, schedule.low, schedule.high); };
-  index_t const last = iterations.value_or(schedule.iterations);
+  index_t const last = options.iterations.value_or(schedule.iterations);
   std::vector<double> plus(x.size()), minus(x.size()), direction(x.size());
   for (index_t k = 0; k < last; ++k) {
     random_stream const stream = random_stream{seed}.child(1).child(k);
@@ -164,7 +170,7 @@ published_optimum published_spsa(published_schedule const& schedule, F const& ca
       minus[i] = clip(x[i] - c * direction[i]);
     }
     auto const draw = [&](index_t which) {
-      return has_fresh_noise ? stream.child(1 + which) : random_stream{seed}.child(2);
+      return options.has_fresh_noise ? stream.child(1 + which) : random_stream{seed}.child(2);
     };
     double const above = detail::loss_at(calibration, plus, draw(0));
     double const below = detail::loss_at(calibration, minus, draw(1));
@@ -193,8 +199,9 @@ published_optimum published_spsa(published_schedule const& schedule, F const& ca
     record.evaluations = best.evaluations;
     record.factors = x;
     result.reported = above;
-    best.history.push_back(record);
     if (on_iteration) on_iteration(record);
+    if (!options.keeps_factors) record.factors = {};
+    best.history.push_back(std::move(record));
   }
   best.status = status::all_iterations_done;
   return result;
