@@ -9,6 +9,9 @@
 #include <string>
 #include <vector>
 
+#include "ssm/selective_scan.hpp"
+
+#include "ssm/selective_scan.hpp"
 #include "support/oracle.hpp"
 #include "support/selective_scan_gradients.hpp"
 

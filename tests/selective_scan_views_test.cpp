@@ -8,6 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "ssm/selective_scan.hpp"
+
 #include "support/oracle.hpp"
 #include "support/selective_scan_problem.hpp"
 

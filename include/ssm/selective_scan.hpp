@@ -49,8 +49,8 @@ void fast_selective_scan(parallel policy, selective_scan_inputs<T> const& in,
           index_t const states = is_short ? std::max<index_t>(padded, lanes) : padded;
           bool const in_place = is_short && !in.scaling.scales_eigenvalues();
           selective_scan_workspace<real> w(is_short ? 1 : kernel::tile,
-                                           is_short ? 1 : kernel::packs_at_once, lanes, row, states,
-                                           in_place ? 0 : states);
+                                           is_short ? row / lanes : kernel::packs_at_once, lanes,
+                                           row, states, in_place ? 0 : states);
           for (index_t i = begin; i < end; ++i) {
             kernel const k{in, w, partition(i)};
             k.load_channels();

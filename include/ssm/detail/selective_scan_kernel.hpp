@@ -209,7 +209,7 @@ struct selective_scan_kernel {
           __builtin_prefetch(two.row);
           one.row += one.bytes, two.row += two.bytes;
           pack_t const r = pack_t::load(rate), u = pack_t::load(input);
-          pack_t even = pack_t::load(sum), odd(real(0));
+          pack_t y_t = pack_t::load(sum);
           unrolled<states_at_once>([&](auto i) __attribute__((always_inline)) {
             pack_t const z = r * A[i];
             pack_t const decay = InRange ? exp2_in_range(z) : detail::exp2(z);
@@ -218,10 +218,9 @@ struct selective_scan_kernel {
             pack_t drive = u * B[i];
             keep(drive);  // or g++ rounds decay·h, which comes last, and waits for it
             h[i] = multiply_add(decay, h[i], drive);
-            pack_t& part = decltype(i)::value % 2 == 0 ? even : odd;
-            part = multiply_add(h[i], C[i], part);
+            y_t = multiply_add(h[i], C[i], y_t);
           });
-          (even + odd).store(sum);
+          y_t.store(sum);
           rate += Lanes, input += Lanes, sum += Lanes, B += of_B.stride, C += of_C.stride;
         }
         unrolled<states_at_once>([&](auto i) __attribute__((always_inline)) {

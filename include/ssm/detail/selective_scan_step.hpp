@@ -41,7 +41,7 @@ struct selective_scan_step {
       }
   }
 
-  /// A pack of states from `from` on. Whole: it is all states there are.
+  /// A pack of states from `from` on. Whole: states are a multiple of them.
   template <bool Whole>
   [[gnu::always_inline]] static pack_t load(real const* from, index_t left) {
     return Whole ? pack_t::load(from) : load_row<real, Lanes>(from, 1, left);
@@ -51,36 +51,36 @@ struct selective_scan_step {
     for (index_t i = from; i < Lanes; ++i) x.v[i] = real(0);
   }
 
-  /// Whether exp2_in_range takes every exponent of one step of pack v.
+  /// Whether exp2_in_range takes every exponent of one step.
   template <bool Whole>
-  [[gnu::always_inline]] bool in_range(index_t v, index_t count) const {
+  [[gnu::always_inline]] bool in_range() const {
     index_t const states = k.in.eigenvalue.extent(1), stride = eigenvalue_stride();
-    real const *A = eigenvalues() + v * Lanes * stride, *rate = k.w.rate;
+    real const* A = eigenvalues();
     largest_magnitude<real, Lanes> largest;
-    for (index_t i = 0; i < count; ++i, A += stride) {
-      for (index_t n = 0; n < (Whole ? 1 : states); n += Lanes) {
-        largest.include(load<Whole>(A + n, states - n) * rate[i]);
+    for (index_t i = 0; i < k.block.count; ++i, A += stride) {
+      for (index_t n = 0; n < states; n += Lanes) {
+        largest.include(load<Whole>(A + n, states - n) * k.w.rate[i]);
       }
     }
     return all_at_most(largest.value(), number_format<real>::safe_exponent);
   }
 
   template <bool Whole, bool InRange>
-  [[gnu::always_inline]] void advance(index_t v, index_t count, real const* B,
-                                      real const* C) const {
+  [[gnu::always_inline]] void advance(index_t v, real const* B, real const* C) const {
     index_t const states = k.in.eigenvalue.extent(1), stride = eigenvalue_stride(),
-                  state_stride = carry.stride(1);
+                  state_stride = carry.stride(1), count = std::min<index_t>(k.left(v), Lanes);
     real const* A = eigenvalues() + v * Lanes * stride;
     real* state = &carry(k.block.b, k.block.first + v * Lanes, 0);
-    real const *rate = k.w.rate, *input = k.w.input;
+    real const *rate = k.w.rate + v * Lanes, *input = k.w.input + v * Lanes;
     pack_t sums[Lanes];
     for (index_t i = count; i < Lanes; ++i) sums[i] = pack_t(real(0));
     for (index_t i = 0; i < count; ++i, A += stride, state += state_stride) {
-      pack_t sum(real(0));
-      for (index_t n = 0; n < (Whole ? 1 : states); n += Lanes) {
+      pack_t sum = pack_t::zeros();
+      for (index_t n = 0; n < states; n += Lanes) {
         index_t const left = states - n;
         pack_t const z = load<Whole>(A + n, left) * rate[i];
-        pack_t const decay = InRange ? exp2_in_range(z) : detail::exp2(z);
+        pack_t const decay =
+            InRange && !has_exp2_table<real, Lanes> ? exp2_in_range(z) : detail::exp2(z);
         pack_t drive = load<Whole>(B + n, left) * input[i];
         keep(drive);
         pack_t h = multiply_add(decay, load<Whole>(state + n, left), drive);
@@ -93,17 +93,16 @@ struct selective_scan_step {
     pack_t const added = sums_of_lanes<real, Lanes>([&](auto i) __attribute__((always_inline)) {
       return sums[decltype(i)::value];
     });
-    (pack_t::load(k.w.sum) + added).store(k.w.sum);
+    real* const to = k.w.sum + v * Lanes;
+    (pack_t::load(to) + added).store(to);
   }
 
   template <bool Whole>
-  [[gnu::always_inline]] void advance_one(index_t t, index_t v, real const* B,
-                                          real const* C) const {
-    index_t const count = std::min<index_t>(k.left(v), Lanes);
-    if (k.prepare(t, t + 1, {v, v + 1}) && in_range<Whole>(v, count)) {
-      advance<Whole, true>(v, count, B, C);
+  [[gnu::always_inline]] void step(index_t t, real const* B, real const* C) const {
+    if (k.prepare(t, t + 1, {0, k.packs()}) && (has_exp2_table<real, Lanes> || in_range<Whole>())) {
+      for (index_t v = 0; v < k.packs(); ++v) advance<Whole, true>(v, B, C);
     } else {
-      advance<Whole, false>(v, count, B, C);
+      for (index_t v = 0; v < k.packs(); ++v) advance<Whole, false>(v, B, C);
     }
   }
 
@@ -117,14 +116,12 @@ struct selective_scan_step {
       }
       auto const B = k.shared_rows(k.in.B, t, t + 1, k.w.B),
                  C = k.shared_rows(k.in.C, t, t + 1, k.w.C);
-      for (index_t v = 0; v < k.packs(); ++v) {
-        if (k.in.eigenvalue.extent(1) == Lanes) {
-          advance_one<true>(t, v, B.first, C.first);
-        } else {
-          advance_one<false>(t, v, B.first, C.first);
-        }
-        k.finish(t, t + 1, {v, v + 1}, y);
+      if (k.in.eigenvalue.extent(1) % Lanes == 0) {
+        step<true>(t, B.first, C.first);
+      } else {
+        step<false>(t, B.first, C.first);
       }
+      k.finish(t, t + 1, {0, k.packs()}, y);
     }
   }
 };
