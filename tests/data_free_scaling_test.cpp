@@ -162,6 +162,23 @@ TEST(NormMatching, OfEqualLengthsAndOfFastDecaysIsOne) {
   }
 }
 
+// Rates at which training and infinity differ by a thousand eps down to none.
+TEST(NormMatching, OfEnergiesThatDifferByRoundingEndsAndIsNearOne) {
+  for (double rate = 14; rate < 20; rate += 1.0 / 128) {
+    for (auto const kind : {linear, power, step}) {
+      auto const of = one_state(-rate / 0.25, 0.25);
+      double const found = one_factor(of, kind, 2, infinity);
+      spectrum_scaling<double> scaling;
+      if (kind.linear) scaling.linear = {&found, {1, 1}};
+      if (kind.power) scaling.power = {&found, {1, 1}};
+      if (kind.step) scaling.step = {&found, {1}};
+      double const after =
+          state_energy<double>(scaled_spectrum<double>(of.layers[0], scaling), infinity);
+      EXPECT_NEAR(after / state_energy<double>(of.layers[0], 2.0), 1, 40 * eps) << rate;
+    }
+  }
+}
+
 TEST(NormMatching, PowersBelowOneMoveEigenvaluesBetweenZeroAndMinusOne) {
   auto const of = random_model({1, 3, 4}, 4, 1e-3, 0.5);
   auto const factors = matched(of, power, granularity::layer, 200.0, 5000.0);

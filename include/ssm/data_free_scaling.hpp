@@ -83,7 +83,8 @@ T matching_factor(spectrum_view<T> const& part, scaling_kind kind, T const& trai
     return state_energy<T>(scaled_spectrum(part, scaling), longer);
   };
   T const target = state_energy(part, trained), before = energy(T(1));
-  if (before == target) return T(1);
+  T const eps = std::numeric_limits<T>::epsilon();
+  if (before <= target * (T(1) + T(16) * eps)) return T(1);  // rounding alone
 
   T least(0);  // what the fastest decays leave
   bool has_above = false, has_below = false;
@@ -99,11 +100,11 @@ T matching_factor(spectrum_view<T> const& part, scaling_kind kind, T const& trai
   if (kind.step) {
     demand(before <= std::numeric_limits<T>::max(), "an eigenvalue is 0");
     T const ratio = target / before;
-    return zero_of_falling([&](T const& s) { return T(target - energy(s)); }, ratio,
-                           T(ssm::sqrt(ratio)));
+    return zero_of_falling([&](T const& s) { return T(target - energy(s)); }, ratio, T(1));
   }
   demand(!kind.power || !(has_above && has_below), "eigenvalues are on both sides of -1");
-  demand(least < target, "the fastest decays leave as much");
+  T const rounding = eps * T(static_cast<double>(part.eigenvalue.size() + 12));
+  demand(least * (T(1) + rounding) < target, "the fastest decays leave as much");
   if (kind.linear) {
     T const ratio = before / target;
     return zero_of_falling([&](T const& s) { return T(energy(s) - target); }, ratio,
