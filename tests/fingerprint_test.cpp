@@ -42,7 +42,7 @@ TEST(Fingerprint, HashIsSha256HoweverItIsFed) {
       {std::string(120, 'x'), "13f05a0b594787f5ecd315edc96141bd3243203d1b7d4f0836f37308b276ba98"},
   };
   for (auto const& [text, digest] : known) {
-    for (std::size_t const cut : {0, 1, 55, 56, 63, 64, 65}) {
+    for (std::size_t const cut : {0u, 1u, 55u, 56u, 63u, 64u, 65u}) {
       EXPECT_EQ(sha256_of(text, cut), digest) << text.size() << " in two at " << cut;
     }
   }

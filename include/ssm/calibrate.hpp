@@ -200,9 +200,9 @@ void resume(Model const& model, calibration_set<Example> const& data, Loss const
   std::visit(go_on, what.run);
 }
 
-/// The paper's Algorithm 1 in one call: model, calibration data and loss in, factors out. They
-/// begin as `start`. SPSA for a loss without gradient, Adam (Algorithm 2) for one with. Throws
-/// domain_error where settings or start will not do, or where the domain of the settings
+/// The paper's Algorithm 1 in one call: model, calibration data and loss in, factors out, which
+/// begin as `start`. SPSA for a loss without gradient, Adam (Algorithm 2) for one with it.
+/// Throws    domain_error where settings or start will not do, or where the domain of the settings
 ///           holds numbers that are no factors; what the loss throws.
 /// Source    arXiv:2509.19633, Algorithms 1 and 2
 template <class Model, class Example, class Loss>
@@ -214,6 +214,7 @@ calibration calibrate(Model const& model, calibration_set<Example> const& data, 
   auto const objective = detail::objective_of(model, data, loss, start, options);
   static_assert(!decltype(objective)::has_gradient, "SPSA takes a loss without a gradient");
   settings.threads = 1;  // they share the examples
+
   index_t const pairs = options.distance ? 10 : 0;  // of choose_step, whose evaluations count
   if (options.distance) {
     settings = choose_step(objective, start.numbers(), settings, *options.distance, pairs);

@@ -72,7 +72,8 @@ struct data_split {
 };
 
 /// Put `held_out` of the examples aside, drawn without replacement from the stream of the seed;
-/// both parts keep their order. Throws    domain_error unless each part gets an example.
+/// both parts keep their order.
+/// Throws    domain_error unless each part gets an example.
 template <class Example>
 data_split<Example> split(std::vector<Example> examples, index_t held_out, std::uint64_t seed) {
   index_t const count = std::ssize(examples);

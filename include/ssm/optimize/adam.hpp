@@ -16,7 +16,9 @@ namespace ssm::optimize {
 
 /// Adam, and AdamW where the decay of the weights is decoupled from the gradient.
 /// Source    Kingma & Ba 2015, algorithm 1; Loshchilov & Hutter 2019, algorithm 2. The settings of
-///           torch: AdamW decays by rate·weight_decay.
+///           torch: AdamW decays by rate·weight_decay. As published (MambaExtend): rate 0.1, weight
+///           decay 0.1, gradients cut to 1. The public scripts: AdamW without decay, a clamp at
+///           0.01, and factors in bfloat16, whose spacing near 1 swallows rates of 0.001 and less.
 struct adam_settings {
   index_t iterations = 100;
   double rate = 0.1;

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// gain_sequence.hpp: how large the k-th step and the k-th perturbation are, and which sizes
-// converge.
+// gain_sequence.hpp: how large the k-th step and perturbation are, and which sizes converge.
 #pragma once
 
 #include <cmath>  // isfinite
@@ -37,7 +36,7 @@ struct gain_sequence {
 ///   α - 2γ > 0, 3γ - α/2 >= 0         the error is asymptotically normal, of order k^-(α-2γ)/2
 /// The usual 0.602 and 0.101 are nearly the smallest that pass, the best for finite k.
 /// Source    Spall 1992, Multivariate stochastic approximation using a simultaneous perturbation
-///           gradient approximation, IEEE TAC 37, assumptions A1 and A5, proposition 2;
+///           gradient approximation, IEEE TAC 37, assumption A1 and proposition 2;
 ///           Spall 1998, Implementation of the simultaneous perturbation algorithm, IEEE TAES 34.
 inline void require_convergent(gain_sequence const& step, gain_sequence const& perturbation) {
   auto const each = [](gain_sequence const& gain, char const* name) {

@@ -17,10 +17,9 @@ namespace ssm::optimize {
 /// The estimate of the gradient divides by what remained of the perturbation,
 ///   ĝ_i = (L(x₊) - L(x₋)) / (x₊_i - x₋_i),
 /// an odd function of δ_i alone: E (x₊_j - x₋_j)/(x₊_i - x₋_i) = 0 for j ≠ i, clipped or not. So
-/// E ĝ is the gradient of a quadratic at the middle of x₊ and x₋, which is x where nothing is
-/// clipped, and elsewhere up to O(c²). Dividing by 2cδ_i, as the public scripts do, halves the
-/// gradient of a factor at its bound.
-/// Tested    theory/claims/spsa.cpp
+/// E ĝ is the gradient of a quadratic at the middle of x₊ and x₋, x itself where nothing is
+/// clipped; third derivatives add O(c²). Dividing by 2cδ_i, as the public scripts do, halves the
+/// slope of a factor at its bound. Tested    theory/claims/spsa.cpp
 struct perturbed_pair {
   std::vector<double> plus;
   std::vector<double> minus;

@@ -18,9 +18,9 @@
 namespace ssm::optimize {
 
 /// One published way to choose factors. All divide by the nominal 2cδ_i where clipping has
-/// shortened the perturbation, which halves the gradient of a factor at its bound and no more than
-/// shrinks others; and all move on constant or nearly constant gains, which Σ (a_k/c_k)² < ∞
-/// excludes.
+/// shortened the perturbation, so that the slope of a factor near its bound comes out too small, by
+/// half at the bound (theory/claims/spsa.cpp); and all move by constant or nearly constant gains,
+/// with which Σ (a_k/c_k)² is not finite and noise does not average out.
 struct published_schedule {
   char const* name;
   index_t iterations;

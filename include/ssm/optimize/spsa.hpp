@@ -114,8 +114,8 @@ struct spsa_probes {
 
 }  // namespace detail
 
-/// A minimization that is under way. A plain value: what is copied or saved (calibrate_file.hpp)
-/// goes on to the same bits as the original.
+/// A minimization that is under way. A plain value: what is copied, or saved by
+/// model/calibration_file.hpp, goes on to the same bits as the original.
 struct spsa_run {
   spsa_settings settings;
   index_t iteration = 0;            ///< the next
