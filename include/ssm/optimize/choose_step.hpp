@@ -20,8 +20,8 @@ namespace ssm::optimize {
 /// Cost      2·pairs evaluations
 /// Throws    domain_error where settings or start will not do, or where f does not change between
 ///           the points or is not finite at one of them.
-/// Source    in the spirit of Spall 1998, IEEE TAES 34: a from the first step that is wanted and the
-///           size of the estimated gradient.
+/// Source    in the spirit of Spall 1998, IEEE TAES 34: a from the first step that is wanted and
+///           from the size of the estimated gradient.
 template <objective F>
 spsa_settings choose_step(F const& f, std::span<double const> start, spsa_settings settings,
                           double distance, index_t pairs = 10) {
