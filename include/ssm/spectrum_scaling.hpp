@@ -15,7 +15,7 @@ namespace ssm {
 /// A' = linear · sign(A) |A|^power and Δ' = step · Δ, where Δ is what leaves softplus and limits.
 /// Stride 0 sets the granularity: one number for a layer, one for each head, channel or state.
 /// An empty view is a factor of 1. From a zero state, Δ scaled by s gives s times the states that
-/// A scaled by s gives, for every input.
+/// A scaled by s gives, for every input. The numbers of all layers: scaling_factors.
 /// Shapes    linear, power (channel, state), or (head, 1) for a scalar-identity recurrence;
 ///           step (channel) or (head).
 /// Special   power of an eigenvalue 0 is 0 (1 for power 0), with no gradient.
