@@ -3,6 +3,12 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <tuple>
+#include <utility>
+
 #include "support/device.cuh"
 #include "support/selective_scan_device.cuh"
 
@@ -58,6 +64,23 @@ void expect_truth(scan_shape const& shape, index_t groups, selective_options con
                         << (layout.axis == dense_axis::time ? ", time dense" : "");
 }
 
+/// The first `length` steps of a problem.
+selective_problem<double> part_of(selective_problem<double> p, index_t length) {
+  auto const cut = [&](auto const& from) {
+    auto extents = from.extents();
+    extents[1] = length;
+    std::remove_cvref_t<decltype(from)> part(extents);
+    for_each_position(extents, [&](auto const& at) {
+      std::apply([&](auto... i) { part(i...) = from(i...); }, std::to_array(at.value));
+    });
+    return part;
+  };
+  p.shape.length = length;
+  p.x = cut(p.x), p.step_size = cut(p.step_size), p.gate = cut(p.gate);
+  p.B = cut(p.B), p.C = cut(p.C);
+  return p;
+}
+
 constexpr device_layout layouts[] = {{dense_axis::channel, 0, 0}, {dense_axis::time, 0, 0},
                                      {dense_axis::channel, 3, 1}, {dense_axis::time, 5, 1},
                                      {dense_axis::channel, 8, 0}, {dense_axis::time, 8, 0}};
@@ -109,6 +132,93 @@ TEST(SelectiveScan, RoundsOnceToSixteenBits) {
       expect_truth<bfloat16>({2, length, 40, 16}, 1, {}, seed++, layout);
       expect_truth<float16>({2, length, 40, 16}, 1, {}, seed++, layout, {.segments = 3});
     }
+}
+
+TEST(SelectiveScan, GivesTheSameBitsEveryTime) {
+  SSM_SKIP_WITHOUT_DEVICE();
+  auto const p = random_selective<float>({1, 700, 200, 16}, 1, {}, 4000);
+  device_problem<float> on(p, {});
+  auto const once = on.run({.segments = 5});
+  for (int repeat = 0; repeat < 10; ++repeat) {
+    auto const again = on.run({.segments = 5});
+    EXPECT_TRUE(std::equal(once.y.begin(), once.y.end(), again.y.begin()));
+    EXPECT_TRUE(std::equal(once.carry.begin(), once.carry.end(), again.carry.begin()));
+  }
+}
+
+// The state after a part, and the second part from there, are those of the whole: to the last bit
+// where parts end between tiles, for nothing else than the states crosses them.
+TEST(SelectiveScan, EqualsItsPartsBitForBit) {
+  SSM_SKIP_WITHOUT_DEVICE();
+  auto const p = random_selective<float>({2, 300, 40, 16}, 2, {}, 5000);
+  device_problem<float> on(p, {});
+  auto const whole = on.run({.segments = 1});
+  for (index_t const cut : {1, 16, 100, 160, 299}) {
+    auto carry = on_device(p.initial);
+    device_sequence<float> y(tensor<float, 3>(p.x.extents()), dense_axis::channel, 0, 0);
+    for (auto const& [first, count] : {std::pair{index_t{0}, cut}, std::pair{cut, 300 - cut}}) {
+      auto in = on.inputs();
+      in.x = in.x.slice(1, first, count), in.step_size = in.step_size.slice(1, first, count);
+      in.gate = in.gate.slice(1, first, count);
+      in.B = in.B.slice(1, first, count), in.C = in.C.slice(1, first, count);
+      gpu::selective_scan_allocating({}, in, carry.view(), y.view().slice(1, first, count), {},
+                                     {.segments = 1});
+    }
+    auto const parts = y.download();
+    EXPECT_TRUE(std::equal(whole.y.begin(), whole.y.end(), parts.begin())) << "cut at " << cut;
+  }
+}
+
+TEST(SelectiveScan, FollowsNoStateThatHasDecayed) {
+  SSM_SKIP_WITHOUT_DEVICE();
+  selective_options options;
+  options.bias = false;
+  auto p = random_selective<float>({1, 4096, 32, 16}, 1, options, 6000);
+  for (float& A : p.eigenvalue) A -= 4;  // at least 4 · softplus(-4) = 0.07 a step
+  device_problem<float> on(p, {});
+  gpu::tensor<unsigned long long, 1> visited({}, {2});
+  gpu::check(cudaMemset(visited.view().data_handle(), 0, 16), "cudaMemset");
+  auto const all =
+      on.run({.segments = 2, .negligible = 0, .visited = visited.view().data_handle()});
+  auto const few = on.run({.segments = 2, .visited = visited.view().data_handle() + 1});
+  tensor<unsigned long long, 1> counts({2});
+  gpu::copy_to_host(
+      {}, static_cast<tensor_view<unsigned long long const, 1, memory::device>>(visited.view()),
+      counts.view());
+  gpu::check(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
+  EXPECT_EQ(counts(0), 2048u * 32 * 16);
+  EXPECT_LT(counts(1), counts(0) / 4);
+  // 2^-32 of a state is far below what rounding leaves of it.
+  for (index_t i = 0; i < few.y.size(); ++i) {
+    EXPECT_NEAR(few.y.data()[i], all.y.data()[i], 1e-6 * (1 + std::abs(all.y.data()[i])));
+  }
+}
+
+TEST(SelectiveScan, LeavesTheStatesThatEnterEachBlock) {
+  SSM_SKIP_WITHOUT_DEVICE();
+  auto const p = random_selective<float>({1, 100, 10, 16}, 1, {}, 7000);
+  device_problem<float> on(p, {});
+  for (index_t const segments : {1, 2}) {
+    gpu::tensor<float, 4> checkpoints({}, {1, 4, 16, 10});
+    auto carry = on_device(p.initial);
+    device_sequence<float> y(tensor<float, 3>(p.x.extents()), dense_axis::channel, 0, 0);
+    gpu::selective_scan_allocating({}, on.inputs(), carry.view(), y.view(), checkpoints.view(),
+                                   {.segments = segments});
+    tensor<float, 4> found({1, 4, 16, 10});
+    gpu::copy_to_host({},
+                      static_cast<trajectory_view<float const, memory::device>>(checkpoints.view()),
+                      found.view());
+    gpu::check(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
+    for (index_t block = 0; block < 4; ++block) {
+      auto part = converted_problem<double>(p);
+      selective_truth<double> truth(part_of(part, 32 * block));
+      for (index_t n = 0; n < 16; ++n)
+        for (index_t c = 0; c < 10; ++c) {
+          double const bound = device_functions * 0x1p-23 * truth.carry_bound(0, c, n) + 1e-30;
+          EXPECT_NEAR(static_cast<double>(found(0, block, n, c)), truth.carry(0, c, n), bound);
+        }
+    }
+  }
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <cstddef>
+#include <limits>
 #include <type_traits>
 
 #include "ssm/detail/require_apart.cuh"
@@ -45,6 +46,22 @@ selective_problem<T> selective_scan_problem(
   ssm::detail::require_writable(y, "selective_scan: y");
   ssm::detail::require_checkpoints(checkpoints, s, "selective_scan: checkpoints");
   ssm::detail::require_writable(checkpoints, "selective_scan: checkpoints");
+  auto const apart = [&](auto const& out, char const* name) {
+    require_apart(out, in.x, name, "x");
+    require_apart(out, in.step_size, name, "step_size");
+    require_apart(out, in.gate, name, "gate");
+    require_apart(out, in.B, name, "B");
+    require_apart(out, in.C, name, "C");
+    require_apart(out, in.eigenvalue, name, "eigenvalue");
+    require_apart(out, in.D, name, "D");
+    require_apart(out, in.step_bias, name, "step_bias");
+  };
+  apart(carry, "selective_scan: carry");
+  apart(y, "selective_scan: y");
+  apart(checkpoints, "selective_scan: checkpoints");
+  require_apart(y, carry, "selective_scan: y", "carry");
+  require_apart(checkpoints, carry, "selective_scan: checkpoints", "carry");
+  require_apart(checkpoints, y, "selective_scan: checkpoints", "y");
   require<shape_error>(s.states <= 256, "selective_scan: eigenvalue has ", s.states,
                        " states, expected at most 256");
   require<shape_error>(plan.segments >= 0 && plan.segments <= 65535,
@@ -67,11 +84,12 @@ selective_problem<T> selective_scan_problem(
     to = {view.data_handle(), view.stride(0), view.stride(1), view.stride(2), view.stride(3)};
   };
   project(p.B, in.B), project(p.C, in.C);
+  p.projections_along_time = p.B.time == 1 && p.B.state != 1;
   p.eigenvalue = in.eigenvalue, p.scaling = in.scaling;
   p.D = in.D, p.step_bias = in.step_bias;
-  p.softplus = in.step_rule.softplus;
-  p.smallest_step = in.step_rule.limits ? in.step_rule.limits->smallest : -INFINITY;
-  p.largest_step = in.step_rule.limits ? in.step_rule.limits->largest : INFINITY;
+  p.softplus = in.step_rule.softplus, p.limited = in.step_rule.limits.has_value();
+  p.smallest_step = p.limited ? in.step_rule.limits->smallest : -INFINITY;
+  p.largest_step = p.limited ? in.step_rule.limits->largest : INFINITY;
   p.sequence = in.sequence;
   p.initial = carry, p.carry = carry, p.checkpoints = checkpoints;
   p.batch = s.batch, p.length = s.length, p.channels = s.channels, p.states = s.states;
@@ -79,7 +97,8 @@ selective_problem<T> selective_scan_problem(
   auto const packets = [&](auto const& array) { return has_packets(array, p.along_time); };
   p.packed = packets(p.x) && packets(p.step_size) && packets(p.gate) && packets(p.y) &&
              (p.along_time ? p.length : p.group_channels) % packet_elements == 0 &&
-             has_quads(p.B) && has_quads(p.C) && p.states % 4 == 0;
+             has_quads(p.B, p.projections_along_time) && has_quads(p.C, p.projections_along_time) &&
+             (p.projections_along_time ? p.length : p.states) % 4 == 0;
   // With negative steps states grow again: then nothing may be left out.
   bool const never_negative = p.softplus || p.smallest_step >= 0.0f;
   p.threshold = never_negative ? std::log2(plan.negligible) : -INFINITY;
@@ -94,7 +113,7 @@ bool has_work(selective_problem<T> const& p) {
 
 }  // namespace detail
 
-/// Bytes of workspace that selective_scan needs; 0 where time is not cut.
+/// Bytes of workspace that selective_scan needs for these arguments; 0 where time is not cut.
 template <class T>
 std::size_t selective_scan_workspace(
     selective_scan_inputs<T, memory::device> const& in,
@@ -107,6 +126,29 @@ std::size_t selective_scan_workspace(
          static_cast<std::size_t>(plan_segments(p, detail::shape_for(p.states), plan.segments));
 }
 
+/// Run Mamba's operator over all of time, as selective_scan of the CPU does: the same names,
+/// shapes, options and meaning, prompts and chunks and single tokens alike. Returns before the work
+/// is done, allocates nothing, and may be captured in a graph.
+///
+/// Time is cut into segments that run side by side. What enters each is found by a first pass that
+/// computes no y and, walking back from the end of a segment, leaves each state where it has
+/// decayed (`plan`); how much of it was left is in `plan.visited`.
+///
+/// T is float, bfloat16 or float16; all is computed in float. Views may have any strides. Fast are
+/// x, step_size, gate and y with channels innermost or all with time innermost, B and C with states
+/// or with time innermost, from addresses and with strides that are multiples of 16 bytes.
+/// Shapes    as selective_scan of the CPU; at most 256 states.
+/// Accuracy  a decay is off by 1.5 eps more than its exponent is, which is right to 8 eps (softplus
+///           6); the gate to 8 eps; sums of states as on the CPU. What the first pass leaves out is
+///           at most plan.negligible times the size the state had there.
+/// Repeats   bit for bit, whatever else the device does.
+/// Special   length 0 leaves carry as it is. NaN and infinity follow IEEE rules; states and steps
+///           below the normal range are 0.
+/// Memory    reads x and step_size twice where time is cut, all else once; workspace two floats a
+///           segment and state.
+/// Throws    shape_error before any launch; gpu::error where a launch fails.
+/// Source    Gu & Dao 2023, arXiv:2312.00752, algorithm 2.
+/// Tested    tests/selective_scan_test.cu.
 template <class T>
 void selective_scan(
     on where, selective_scan_inputs<T, memory::device> const& in,
@@ -120,6 +162,19 @@ void selective_scan(
   auto const floats = static_cast<std::size_t>(plan_segments(p, shape, plan.segments));
   auto* const own = detail::checked(memory, sizeof(float) * floats, "selective_scan");
   detail::run_selective(where, p, shape, reinterpret_cast<float*>(own));
+}
+
+/// selective_scan with a workspace that is allocated and freed in stream order.
+template <class T>
+void selective_scan_allocating(
+    on where, selective_scan_inputs<T, memory::device> const& in,
+    std::type_identity_t<state_view<float, memory::device>> const& carry,
+    std::type_identity_t<sequence_view<T, memory::device>> const& y,
+    std::type_identity_t<trajectory_view<float, memory::device>> const& checkpoints = {},
+    selective_scan_plan const& plan = {}) {
+  auto const bytes = static_cast<index_t>(selective_scan_workspace(in, carry, y, plan));
+  tensor<std::byte, 1> own(where, {bytes});
+  selective_scan(where, in, carry, y, own.view(), checkpoints, plan);
 }
 
 }  // namespace ssm::gpu

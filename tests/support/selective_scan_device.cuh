@@ -15,6 +15,18 @@ namespace ssm::test {
 /// Which axis of the sequences is dense in memory, and how far apart rows are.
 enum class dense_axis { channel, time };
 
+/// B or C (batch, time, group, state) with time dense, as (batch, group, state, time) in memory.
+template <class T>
+tensor<T, 4> time_dense(tensor<T, 4> const& from) {
+  index_array<4> const e = from.extents();
+  tensor<T, 4> result({e[0], e[2], e[3], e[1]});
+  for_each_position(e, [&](auto const& at) {
+    auto const [b, t, g, n] = at.value;
+    result(b, g, n, t) = from(b, t, g, n);
+  });
+  return result;
+}
+
 template <class T, int Rank>
 gpu::tensor<T, Rank> on_device(tensor<T, Rank> const& from) {
   gpu::tensor<T, Rank> result({}, from.extents());
@@ -110,8 +122,8 @@ struct device_problem {
         x(p.x, how.axis, how.padding, how.offset),
         step_size(p.step_size, how.axis, how.padding, how.offset),
         gate(p.gate, how.axis, how.padding, how.offset),
-        B(on_device(p.B)),
-        C(on_device(p.C)),
+        B(on_device(how.axis == dense_axis::time ? time_dense(p.B) : p.B)),
+        C(on_device(how.axis == dense_axis::time ? time_dense(p.C) : p.C)),
         eigenvalue(on_device(p.eigenvalue)),
         linear(on_device(p.linear)),
         power(on_device(p.power)),
@@ -125,11 +137,17 @@ struct device_problem {
     return exists ? view : View{};
   }
 
+  trajectory_view<T const, memory::device> projection(gpu::tensor<T, 4>& of) const {
+    if (layout.axis == dense_axis::channel) return of.view();
+    index_array<4> const e = p.B.extents();
+    return {of.view().data_handle(), e, {e[2] * e[3] * e[1], 1, e[3] * e[1], e[1]}};
+  }
+
   selective_scan_inputs<T, memory::device> inputs() {
     selective_scan_inputs<T, memory::device> in{};
     auto const& o = p.options;
     in.x = x.view(), in.step_size = step_size.view();
-    in.eigenvalue = eigenvalue.view(), in.B = B.view(), in.C = C.view();
+    in.eigenvalue = eigenvalue.view(), in.B = projection(B), in.C = projection(C);
     if (o.D) in.D = D.view();
     if (o.gate) in.gate = gate.view();
     if (o.bias) in.step_bias = step_bias.view();

@@ -54,8 +54,11 @@ __device__ inline float softplus(float x) {
 }
 
 /// 1/(1 + e^-x).
+/// Accuracy  8 eps.
 __device__ inline float sigmoid(float x) {
-  return __fdividef(1.0f, 1.0f + exp2(-x * log2_of_e));
+  float result;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(1.0f + exp2(-x * log2_of_e)));
+  return result;
 }
 
 }  // namespace ssm::gpu::detail

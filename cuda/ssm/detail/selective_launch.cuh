@@ -37,16 +37,25 @@ bool has_packets(selective_array<T> const& array, bool along_time) {
 }
 
 template <class T>
-bool has_quads(selective_projection<T> const& of) {
+bool has_quads(selective_projection<T> const& of, bool along_time) {
   auto const whole = [](index_t stride) { return stride % 4 == 0; };
-  return of.state == 1 && whole(of.batch) && whole(of.time) && whole(of.group) &&
+  return whole(of.batch) && whole(of.group) && (along_time ? of.time : of.state) == 1 &&
+         whole(along_time ? of.state : of.time) &&
          reinterpret_cast<std::uintptr_t>(of.data) % (4 * sizeof(T)) == 0;
 }
 
 /// Which kernel has a model's states, and how many channels a block of it has.
 struct selective_shape {
   int states, lanes;
+
   int channels() const { return 2 * 128 / lanes; }
+  template <class T>
+  index_t blocks(bool packed) const {
+    if (!packed) return selective_blocks<T, 2, false>;
+    return lanes == 2   ? selective_blocks<T, 2, true>
+           : lanes <= 8 ? selective_blocks<T, 8, true>
+                        : selective_blocks<T, 32, true>;
+  }
 };
 
 inline selective_shape shape_for(index_t states) {
@@ -60,12 +69,11 @@ inline selective_shape shape_for(index_t states) {
 template <class T>
 using selective_kernel = void (*)(selective_problem<T>);
 
-/// The segments that keep a device of so many processors busy with blocks of so many channels.
-inline index_t segments_for(index_t blocks, index_t length, int processors) {
-  index_t const wanted = 4 * index_t{processors};
-  if (2 * blocks >= wanted) return 1;
-  index_t const segments = std::max<index_t>(wanted / blocks, 1);
-  return std::clamp<index_t>(length / least_segment, 1, std::min<index_t>(segments, 65535));
+/// As many segments as make one wave of blocks, `slots` at a time; one where blocks fill most of
+/// it.
+inline index_t segments_for(index_t blocks, index_t length, index_t slots) {
+  index_t const fitting = std::max<index_t>(slots / blocks, 1);
+  return std::clamp<index_t>(length / least_segment, 1, std::min<index_t>(fitting, 65535));
 }
 
 inline index_t round_up(index_t value, index_t unit) {
@@ -74,7 +82,7 @@ inline index_t round_up(index_t value, index_t unit) {
 
 template <class T, int States, int Lanes, bool Packed>
 void launch_selective(on where, selective_problem<T> const& p, unsigned blocks) {
-  constexpr int shared = sizeof(typename selective_tile<States, Lanes>::shared);
+  constexpr int shared = sizeof(typename selective_tile<T, States, Lanes>::shared);
   auto* const kernel = selective_scan_kernel<T, States, Lanes, Packed>;
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared),
         "cudaFuncSetAttribute");
@@ -111,7 +119,10 @@ template <class T>
 index_t plan_segments(selective_problem<T>& p, selective_shape shape, index_t wanted) {
   index_t const blocks = p.batch * (p.channels / p.group_channels) *
                          (round_up(p.group_channels, shape.channels()) / shape.channels());
-  p.segments = wanted > 0 ? wanted : segments_for(blocks, p.length, processors());
+  p.segments = wanted;
+  if (wanted == 0) {
+    p.segments = segments_for(blocks, p.length, processors() * shape.blocks<T>(p.packed));
+  }
   p.segment_length = round_up((p.length + p.segments - 1) / p.segments, ssm::selective_scan_block);
   p.segments = (p.length + p.segment_length - 1) / p.segment_length;
   return p.segments == 1 ? 0 : 2 * p.batch * p.segments * p.states * p.channels;

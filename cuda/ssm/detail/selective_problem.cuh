@@ -38,6 +38,7 @@ struct selective_projection {
   __device__ T const* at(index_t b, index_t t, index_t g, index_t n) const {
     return data + (b * batch + t * time + g * group + n * state);
   }
+  __device__ index_t stride(bool along_time) const { return along_time ? time : state; }
 };
 
 /// All that the kernels of selective_scan need to know. Time is cut into `segments` of
@@ -51,9 +52,10 @@ struct selective_problem {
   spectrum_scaling<float, memory::device> scaling;
   tensor_view<float const, 1, memory::device> D, step_bias;
   float smallest_step, largest_step;
-  bool softplus;
+  bool softplus, limited;
   bool along_time;  // packets are eight steps of a channel, not eight channels of a step
-  bool packed;      // all packets are whole and begin at multiples of 16 bytes
+  bool projections_along_time;  // quads of B and C are four steps of a state
+  bool packed;  // all packets are whole and begin at multiples of 16 bytes, as do quads at theirs
   sequence_index_view<memory::device> sequence;
   state_view<float const, memory::device> initial;
   state_view<float, memory::device> carry;
@@ -81,22 +83,22 @@ struct selective_problem {
   }
   __device__ float skip(index_t c) const { return D.data_handle() == nullptr ? 0.0f : D(c); }
 
-  /// Δ of the first `count` numbers that were projected, and 0 of the others. One branch for all
-  /// of them, so that they are computed side by side.
+  /// Δ of what was projected. One branch for all of them, so that they are computed side by side.
   template <int Count, class Projected>
   __device__ void steps(Projected const& projected, float const (&bias)[Count],
-                        float const (&factor)[Count], int count, float (&step)[Count]) const {
+                        float const (&factor)[Count], float (&step)[Count]) const {
 #pragma unroll
     for (int i = 0; i < Count; ++i) step[i] = projected[i] + bias[i];
     if (softplus) {
 #pragma unroll
       for (float& each : step) each = detail::softplus(each);
     }
+    if (limited) {
 #pragma unroll
-    for (int i = 0; i < Count; ++i) {
-      float const limited = clamp(step[i], smallest_step, largest_step) * factor[i];
-      step[i] = i < count ? limited : 0.0f;
+      for (float& each : step) each = clamp(each, smallest_step, largest_step);
     }
+#pragma unroll
+    for (int i = 0; i < Count; ++i) step[i] *= factor[i];
   }
 
   __device__ bool starts_sequence(index_t b, index_t t) const {
@@ -126,6 +128,20 @@ struct stored_packet {
       word[i] = __float_as_uint(value);
     }
   }
+  __device__ void set_all(float const (&values)[packet_elements]) {
+#pragma unroll
+    for (int i = 0; i < words; ++i) {
+      if constexpr (std::is_same_v<T, bfloat16>) {
+        auto const two = __floats2bfloat162_rn(values[2 * i], values[2 * i + 1]);
+        memcpy(&word[i], &two, sizeof two);
+      } else if constexpr (std::is_same_v<T, float16>) {
+        auto const two = __floats2half2_rn(values[2 * i], values[2 * i + 1]);
+        memcpy(&word[i], &two, sizeof two);
+      } else {
+        word[i] = __float_as_uint(values[i]);
+      }
+    }
+  }
 };
 
 /// Load 16 or 8 bytes where `is_wanted`: a predicate and not a branch, or the loads of a tile would
@@ -140,6 +156,27 @@ __device__ inline void load_if(bool is_wanted, void const* from, unsigned (&word
   asm volatile("{ .reg .pred p; setp.ne.s32 p, %3, 0; @p ld.global.nc.v2.u32 {%0, %1}, [%2]; }"
                : "+r"(word[0]), "+r"(word[1])
                : "l"(from), "r"(static_cast<int>(is_wanted)));
+}
+
+/// Copy 8 or 16 bytes to shared memory while the thread goes on; zeros unless `is_wanted`.
+template <class Bytes>
+__device__ void request_if(bool is_wanted, Bytes* to, void const* from) {
+  static_assert(sizeof(Bytes) == 8 || sizeof(Bytes) == 16);
+  auto const address = static_cast<unsigned>(__cvta_generic_to_shared(to));
+  int const bytes = is_wanted ? static_cast<int>(sizeof(Bytes)) : 0;
+  if constexpr (sizeof(Bytes) == 16) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(address), "l"(from),
+                 "r"(bytes)
+                 : "memory");
+  } else {
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 8, %2;" ::"r"(address), "l"(from),
+                 "r"(bytes)
+                 : "memory");
+  }
+}
+/// Until all that this thread has asked for is there, for this thread.
+__device__ inline void wait_for_requests() {
+  asm volatile("cp.async.wait_all;" ::: "memory");
 }
 
 /// The first `count` elements of a packet that begins at `first`, the others 0. Packed: all or none
@@ -163,12 +200,44 @@ __device__ stored_packet<T> load_packet(T const* first, index_t stride, int coun
   return result;
 }
 
+/// Where a thread keeps a packet that it has asked for, by 16 bytes, next to those of its warp.
+template <class T, int Threads>
+struct packet_slots {
+  static constexpr int parts = stored_packet<T>::words / 4;
+  uint4 part[parts][Threads];
+
+  /// Ask for the first `count` elements of a packet, as load_packet does; see wait_for_requests.
+  template <bool Packed>
+  __device__ void request(T const* first, index_t stride, int count) {
+    if constexpr (Packed) {
+      for (int i = 0; i < parts; ++i) {
+        request_if(count > 0, &part[i][threadIdx.x], reinterpret_cast<uint4 const*>(first) + i);
+      }
+    } else {
+      auto const packet = load_packet<false>(first, stride, count);
+      for (int i = 0; i < parts; ++i) {
+        part[i][threadIdx.x] = {packet.word[4 * i], packet.word[4 * i + 1], packet.word[4 * i + 2],
+                                packet.word[4 * i + 3]};
+      }
+    }
+  }
+  __device__ stored_packet<T> get() const {
+    stored_packet<T> packet;
+    for (int i = 0; i < parts; ++i) {
+      uint4 const words = part[i][threadIdx.x];
+      packet.word[4 * i] = words.x, packet.word[4 * i + 1] = words.y;
+      packet.word[4 * i + 2] = words.z, packet.word[4 * i + 3] = words.w;
+    }
+    return packet;
+  }
+};
+
 template <bool Packed, class T>
 __device__ void store_packet(T* first, index_t stride, int count,
                              float const (&values)[packet_elements]) {
   if constexpr (Packed) {
-    stored_packet<T> packet{};
-    for (int i = 0; i < packet_elements; ++i) packet.set(i, to_stored<T>(values[i]));
+    stored_packet<T> packet;
+    packet.set_all(values);
     if (count == 0) return;
     auto* const words = reinterpret_cast<uint4*>(first);
     for (int i = 0; i < stored_packet<T>::words / 4; ++i) {
@@ -196,9 +265,9 @@ struct packet_grid {
   }
 };
 
-/// Four neighbouring states of one step of B or C as they are stored.
+/// Four neighbouring states of a step, or steps of a state, of B or C as they are stored.
 template <class T>
-struct stored_states {
+struct stored_quad {
   unsigned word[sizeof(T)];  // 2 or 4
 
   __device__ float4 numbers() const {
@@ -215,10 +284,10 @@ struct stored_states {
   }
 };
 
-/// The first `count` of four states that begin at `first`, the others 0. Packed: all or none.
+/// The first `count` of four elements that begin at `first`, the others 0. Packed: all or none.
 template <bool Packed, class T>
-__device__ stored_states<T> load_states(T const* first, index_t stride, int count) {
-  stored_states<T> result;
+__device__ stored_quad<T> load_quad_of(T const* first, index_t stride, int count) {
+  stored_quad<T> result;
   for (unsigned& word : result.word) word = 0;
   if constexpr (Packed) {
     load_if(count > 0, first, result.word);
@@ -234,5 +303,28 @@ __device__ stored_states<T> load_states(T const* first, index_t stride, int coun
   }
   return result;
 }
+
+/// Where a thread keeps a quad that it has asked for.
+template <class T, int Threads>
+struct quad_slots {
+  using bytes = std::conditional_t<sizeof(T) == 2, uint2, uint4>;
+  bytes quad[Threads];
+
+  template <bool Packed>
+  __device__ void request(T const* first, index_t stride, int count) {
+    if constexpr (Packed) {
+      request_if(count > 0, &quad[threadIdx.x], first);
+    } else {
+      auto const stored = load_quad_of<false>(first, stride, count);
+      memcpy(&quad[threadIdx.x], stored.word, sizeof(bytes));
+    }
+  }
+  __device__ stored_quad<T> get() const {
+    stored_quad<T> stored;
+    bytes const words = quad[threadIdx.x];
+    memcpy(stored.word, &words, sizeof(bytes));
+    return stored;
+  }
+};
 
 }  // namespace ssm::gpu::detail

@@ -10,7 +10,7 @@ namespace ssm::gpu::detail {
 /// What a block does: `steps` steps of `channels` channels at a time. A thread has `States` states
 /// of two neighbouring channels, `Lanes` lanes have all states of two channels. Each lane calls the
 /// channel that it writes in the end its own, so that partial sums cross lanes without selections.
-template <int States, int Lanes>
+template <class T, int States, int Lanes>
 struct selective_tile {
   static constexpr int threads = 128;
   static constexpr int steps = 16;
@@ -28,6 +28,10 @@ struct selective_tile {
     float bias[channels], factor[channels], D[channels];
     float largest_rate[threads / 32];
     unsigned starts;
+    // As they are stored; x is read again when its tile is done, and the next one has come by then.
+    packet_slots<T, threads> x[2][packets_per_thread];
+    packet_slots<T, threads> step[packets_per_thread], gate[packets_per_thread];
+    quad_slots<T, threads> quad[quads_per_thread];
   };
 
   /// Where the pair of channels 2i and 2i + 1 is, so that a warp's packets meet no bank twice.
@@ -36,7 +40,7 @@ struct selective_tile {
 
 template <class T, int States, int Lanes, bool Packed>
 struct selective_block {
-  using tile = selective_tile<States, Lanes>;
+  using tile = selective_tile<T, States, Lanes>;
   using shared = typename tile::shared;
 
   selective_problem<T> const& p;
@@ -47,6 +51,9 @@ struct selective_block {
   int lane_states, own, other;
   float rate[2][States], h[2][States];
   float largest_rate;
+  bool has_gate;
+  int2 place;  // step and channel of this thread's first packet in a tile
+  int count;   // and how many of its elements are channels of the block
 
   __device__ selective_block(selective_problem<T> const& problem, shared& memory)
       : p{problem}, s{memory} {
@@ -61,6 +68,7 @@ struct selective_block {
     channels = static_cast<int>(left < tile::channels ? left : tile::channels);
     begin = blockIdx.y * p.segment_length;
     end = begin + p.segment_length < p.length ? begin + p.segment_length : p.length;
+    has_gate = p.gate.data != nullptr;
     int const pair = static_cast<int>(threadIdx.x) / Lanes;
     own = 2 * pair + static_cast<int>(threadIdx.x) % 2;
     other = own ^ 1;
@@ -106,32 +114,29 @@ struct selective_block {
     for (float const there : s.largest_rate) largest_rate = larger(largest_rate, there);
   }
 
-  /// Where this thread's k-th packet of a tile is.
-  __device__ int2 place(int k) const {
-    return tile::grid::place(static_cast<int>(threadIdx.x) + k * tile::threads, p.along_time);
+  /// One array's packets: the k-th of a tile is 8k steps after `at`.
+  template <class U>
+  struct cursor {
+    U* at;
+    index_t time, stride;
+    __device__ U* packet(int k) const { return at + packet_elements * k * time; }
+    __device__ void advance() { at += tile::steps * time; }
+  };
+  template <class U>
+  __device__ cursor<U> cursor_of(selective_array<U> const& array) const {
+    return {array.at(b, begin + place.x, channel + place.y), array.time,
+            array.stride(p.along_time)};
   }
-  /// How many elements it has.
-  __device__ int count(index_t t0, int k) const {
-    int2 const at = place(k);
-    if (static_cast<int>(threadIdx.x) + k * tile::threads >= tile::grid::packets) return 0;
-    index_t const steps = end - t0 - at.x;
-    int const there = channels - at.y;
-    if (steps <= 0 || there <= 0) return 0;
-    index_t const left = p.along_time ? steps : there;
-    return static_cast<int>(left < packet_elements ? left : packet_elements);
+  /// How many elements the k-th packet has where `left` steps are left.
+  __device__ int elements(int k, int left) const {
+    int const steps = left - place.x - packet_elements * k;
+    if (steps <= 0) return 0;
+    return p.along_time && steps < count ? steps : count;
   }
-  template <class Array>
-  __device__ auto* first(Array const& array, index_t t0, int k) const {
-    int2 const at = place(k);
-    return array.at(b, t0 + at.x, channel + at.y);
-  }
-  __device__ stored_packet<T> load(selective_array<T const> const& from, index_t t0, int k) const {
-    return load_packet<Packed>(first(from, t0, k), from.stride(p.along_time), count(t0, k));
-  }
-
-  __device__ stored_packet<T> load_gate(index_t t0, int k) const {
-    int const elements = p.gate.data == nullptr ? 0 : count(t0, k);
-    return load_packet<Packed>(first(p.gate, t0, k), p.gate.stride(p.along_time), elements);
+  template <class U>
+  __device__ void request(packet_slots<T, tile::threads>& to, cursor<U> const& from, int k,
+                          int left) {
+    to.template request<Packed>(from.packet(k), from.stride, elements(k, left));
   }
 
   /// The pair of Δ and Δ·x of one step and channel.
@@ -155,14 +160,19 @@ struct selective_block {
   }
 
   /// Δ and Δ·x of a packet to shared memory; the largest |Δ|.
-  __device__ float discretize(index_t t0, int k, stored_packet<T> const& x,
+  __device__ float discretize(int k, int left, stored_packet<T> const& x,
                               stored_packet<T> const& step_size) {
-    if (static_cast<int>(threadIdx.x) + k * tile::threads >= tile::grid::packets) return 0.0f;
-    int2 const at = place(k);
+    if (tile::grid::packets < tile::threads && threadIdx.x >= tile::grid::packets) return 0.0f;
+    int2 const at{place.x + packet_elements * k, place.y};
     float bias[packet_elements], factor[packet_elements], step[packet_elements];
     of_channels(s.bias, at, bias);
     of_channels(s.factor, at, factor);
-    p.steps(step_size, bias, factor, count(t0, k), step);
+    p.steps(step_size, bias, factor, step);
+    if (!Packed || left < tile::steps) {
+      int const there = elements(k, left);
+#pragma unroll
+      for (int i = 0; i < packet_elements; ++i) step[i] = i < there ? step[i] : 0.0f;
+    }
     float largest = 0.0f;
 #pragma unroll
     for (float const each : step) largest = larger(largest, fabsf(each));
@@ -180,10 +190,10 @@ struct selective_block {
   }
 
   /// y = (C·h + D x) silu(gate) of a packet, from the sums in shared memory.
-  __device__ void read_out(index_t t0, int k, stored_packet<T> const& x,
+  __device__ void read_out(cursor<T> const& to, int k, int left, stored_packet<T> const& x,
                            stored_packet<T> const& gate) {
-    if (static_cast<int>(threadIdx.x) + k * tile::threads >= tile::grid::packets) return;
-    int2 const at = place(k);
+    if (tile::grid::packets < tile::threads && threadIdx.x >= tile::grid::packets) return;
+    int2 const at{place.x + packet_elements * k, place.y};
     float y[packet_elements], D[packet_elements];
     of_channels(s.D, at, D);
     if (p.along_time) {
@@ -194,24 +204,46 @@ struct selective_block {
     }
 #pragma unroll
     for (int i = 0; i < packet_elements; ++i) y[i] = fmaf(D[i], x[i], y[i]);
-    if (p.gate.data != nullptr) {
+    if (has_gate) {
 #pragma unroll
       for (int i = 0; i < packet_elements; ++i) y[i] *= gate[i] * sigmoid(gate[i]);
     }
-    store_packet<Packed>(first(p.y, t0, k), p.y.stride(p.along_time), count(t0, k), y);
+    store_packet<Packed>(to.packet(k), to.stride, elements(k, left), y);
   }
 
-  __device__ stored_states<T> load_quad(index_t t0, int k) const {
-    int const i = static_cast<int>(threadIdx.x) + k * tile::threads;
-    int const n = i % (tile::states / 4) * 4, t = i / (tile::states / 4) % tile::steps;
-    auto const& from = i < tile::quads / 2 ? p.B : p.C;
-    bool const is_there = i < tile::quads && t0 + t < end;
-    return load_states<Packed>(from.at(b, t0 + t, group, n), from.state,
-                               is_there ? static_cast<int>(p.states) - n : 0);
+  /// The step and state where this thread's k-th quad of B or C begins.
+  __device__ static int2 quad_place(int k, bool along_time) {
+    int const i = (static_cast<int>(threadIdx.x) + k * tile::threads) % (tile::quads / 2);
+    constexpr int across = tile::states / 4, along = tile::steps / 4;
+    if (along_time) return {i % along * 4, i / along};
+    return {i / across, i % across * 4};
   }
-  __device__ void store_quad(int k, stored_states<T> const& quad) {
-    int const i = static_cast<int>(threadIdx.x) + k * tile::threads;
-    if (i < tile::quads) (&s.projection[0][0][0])[i] = quad.numbers();
+  __device__ static int quad(int k) {
+    return static_cast<int>(threadIdx.x) + k * tile::threads;
+  }
+
+  __device__ void request_quad(index_t t0, int k, int left) {
+    int2 const at = quad_place(k, p.projections_along_time);
+    auto const& from = quad(k) < tile::quads / 2 ? p.B : p.C;
+    bool const is_there = quad(k) < tile::quads && at.x < left && at.y < p.states;
+    int const size = p.projections_along_time ? left - at.x : static_cast<int>(p.states) - at.y;
+    s.quad[k].template request<Packed>(from.at(b, t0 + at.x, group, at.y),
+                                       from.stride(p.projections_along_time), is_there ? size : 0);
+  }
+  __device__ void store_quad(int k) {
+    if (quad(k) >= tile::quads) return;
+    int2 const at = quad_place(k, p.projections_along_time);
+    auto& to = s.projection[quad(k) < tile::quads / 2 ? 0 : 1];
+    float4 const numbers = s.quad[k].get().numbers();
+    if (p.projections_along_time) {
+      auto const element = [&](int t) -> float& {
+        return reinterpret_cast<float*>(to[at.x + t])[at.y];
+      };
+      element(0) = numbers.x, element(1) = numbers.y;
+      element(2) = numbers.z, element(3) = numbers.w;
+    } else {
+      to[at.x][at.y / 4] = numbers;
+    }
   }
 
   __device__ void leave_checkpoint(index_t t) {
@@ -222,39 +254,39 @@ struct selective_block {
     });
   }
 
-  /// One step of every state, and the sums C·h of it.
-  template <bool IsSmall>
-  __device__ void step(int t) {
-    float2 const mine = pair(t, own), others = pair(t, other);
+  /// `Count` steps of every state from step t on, and the sums C·h of each. The sums are stored
+  /// last: what comes after a store to shared memory is not loaded before it.
+  template <bool IsSmall, int Count>
+  __device__ void steps(int t) {
     constexpr int wide = States < 4 ? States : 4;
-    float y = 0.0f, y_other = 0.0f;
-    auto const* const B = reinterpret_cast<float const*>(s.projection[0][t]) + lane_states;
-    auto const* const C = reinterpret_cast<float const*>(s.projection[1][t]) + lane_states;
+    float y[Count];
 #pragma unroll
-    for (int j = 0; j < States; j += wide) {
-      float of_B[wide], of_C[wide];
-      if constexpr (wide == 4) {
-        float4 const quad_B = *reinterpret_cast<float4 const*>(B + j);
-        float4 const quad_C = *reinterpret_cast<float4 const*>(C + j);
-        of_B[0] = quad_B.x, of_B[1] = quad_B.y, of_B[2] = quad_B.z, of_B[3] = quad_B.w;
-        of_C[0] = quad_C.x, of_C[1] = quad_C.y, of_C[2] = quad_C.z, of_C[3] = quad_C.w;
-      } else {
-        float2 const half_B = *reinterpret_cast<float2 const*>(B + j);
-        float2 const half_C = *reinterpret_cast<float2 const*>(C + j);
-        of_B[0] = half_B.x, of_B[1] = half_B.y, of_C[0] = half_C.x, of_C[1] = half_C.y;
-      }
+    for (int k = 0; k < Count; ++k) {
+      float2 const mine = pair(t + k, own), others = pair(t + k, other);
+      float sum = 0.0f, other_sum = 0.0f;
+      auto const* const B = &s.projection[0][t + k][lane_states / 4];
+      auto const* const C = &s.projection[1][t + k][lane_states / 4];
 #pragma unroll
-      for (int i = 0; i < wide; ++i) {
-        h[0][j + i] = next<IsSmall>(h[0][j + i], mine, rate[0][j + i], of_B[i]);
-        h[1][j + i] = next<IsSmall>(h[1][j + i], others, rate[1][j + i], of_B[i]);
-        y = fmaf(of_C[i], h[0][j + i], y);
-        y_other = fmaf(of_C[i], h[1][j + i], y_other);
+      for (int j = 0; j < States; j += wide) {
+        float4 const B_quad = B[j / 4], C_quad = C[j / 4];
+        float const of_B[] = {B_quad.x, B_quad.y, B_quad.z, B_quad.w};
+        float const of_C[] = {C_quad.x, C_quad.y, C_quad.z, C_quad.w};
+#pragma unroll
+        for (int i = 0; i < wide; ++i) {
+          h[0][j + i] = next<IsSmall>(h[0][j + i], mine, rate[0][j + i], of_B[i]);
+          h[1][j + i] = next<IsSmall>(h[1][j + i], others, rate[1][j + i], of_B[i]);
+          sum = fmaf(of_C[i], h[0][j + i], sum);
+          other_sum = fmaf(of_C[i], h[1][j + i], other_sum);
+        }
       }
+      y[k] = sum + __shfl_xor_sync(~0u, other_sum, 1);
     }
-    y += __shfl_xor_sync(~0u, y_other, 1);
 #pragma unroll
-    for (int far = 2; far < Lanes; far *= 2) y += __shfl_xor_sync(~0u, y, far);
-    s.y[t][own] = y;
+    for (int k = 0; k < Count; ++k) {
+#pragma unroll
+      for (int far = 2; far < Lanes; far *= 2) y[k] += __shfl_xor_sync(~0u, y[k], far);
+      s.y[t + k][own] = y[k];
+    }
   }
 
   template <bool IsSmall>
@@ -269,8 +301,9 @@ struct selective_block {
 
   template <bool IsSmall>
   __device__ void all_steps() {
-#pragma unroll 4
-    for (int t = 0; t < tile::steps; ++t) step<IsSmall>(t);
+    constexpr int together = 4;
+#pragma unroll 1
+    for (int t = 0; t < tile::steps; t += together) steps<IsSmall, together>(t);
   }
 
   /// Steps with states cut where a sequence starts.
@@ -278,46 +311,58 @@ struct selective_block {
 #pragma unroll 1
     for (int t = 0; t < tile::steps; ++t) {
       if (starts >> t & 1) each_state([&](int, int, int k, int j) { h[k][j] = 0.0f; });
-      step<false>(t);
+      steps<false, 1>(t);
     }
   }
 
   __device__ void run() {
     load_channels();
+    place = tile::grid::place(static_cast<int>(threadIdx.x), p.along_time);
+    int const there = threadIdx.x < tile::grid::packets ? channels - place.y : 0;
+    bool const is_whole = there > 0 && (p.along_time || there > packet_elements);
+    count = is_whole ? packet_elements : there > 0 ? there : 0;
+    auto x_at = cursor_of(p.x), step_at = cursor_of(p.step_size), gate_at = cursor_of(p.gate);
+    auto y_at = cursor_of(p.y);
+
     constexpr int packets = tile::packets_per_thread, quads = tile::quads_per_thread;
-    stored_packet<T> next_x[packets], next_step[packets];
-    stored_states<T> next_quad[quads];
-    auto const request = [&](index_t t0) {
-#pragma unroll
-      for (int k = 0; k < packets; ++k) {
-        next_x[k] = load(p.x, t0, k);
-        next_step[k] = load(p.step_size, t0, k);
-      }
-#pragma unroll
-      for (int k = 0; k < quads; ++k) next_quad[k] = load_quad(t0, k);
+    auto const steps_from = [&](index_t t0) {
+      index_t const left = end - t0;
+      return static_cast<int>(left < tile::steps ? left : tile::steps);
     };
-    request(begin);
-#pragma unroll 1
-    for (index_t t0 = begin; t0 < end; t0 += tile::steps) {
-      stored_packet<T> x[packets], gate[packets];
-      float largest_step = 0.0f;
+    auto const request_tile = [&](index_t t0, int stage) {
+      int const left = steps_from(t0);
 #pragma unroll
       for (int k = 0; k < packets; ++k) {
-        x[k] = next_x[k];
-        largest_step = larger(largest_step, discretize(t0, k, x[k], next_step[k]));
+        request(s.x[stage][k], x_at, k, left);
+        request(s.step[k], step_at, k, left);
       }
 #pragma unroll
-      for (int k = 0; k < quads; ++k) store_quad(k, next_quad[k]);
+      for (int k = 0; k < quads; ++k) request_quad(t0, k, left);
+      x_at.advance(), step_at.advance();
+    };
+    request_tile(begin, 0);
+    int stage = 0;
+#pragma unroll 1
+    for (index_t t0 = begin; t0 < end; t0 += tile::steps, stage ^= 1) {
+      int const left = steps_from(t0);
+      float largest_step = 0.0f;
+      wait_for_requests();
+#pragma unroll
+      for (int k = 0; k < packets; ++k) {
+        largest_step =
+            larger(largest_step, discretize(k, left, s.x[stage][k].get(), s.step[k].get()));
+      }
+#pragma unroll
+      for (int k = 0; k < quads; ++k) store_quad(k);
       if (p.sequence.data_handle() != nullptr && threadIdx.x < 32) {
         bool const starts = threadIdx.x < tile::steps && p.starts_sequence(b, t0 + threadIdx.x);
         unsigned const all = __ballot_sync(~0u, starts);
         if (threadIdx.x == 0) s.starts = all;
       }
-      bool const is_small = largest_step * largest_rate <= small_exponent;
-      bool const all_small = __syncthreads_and(is_small);
-      request(t0 + tile::steps);  // nothing, after the last
+      bool const all_small = __syncthreads_and(largest_step * largest_rate <= small_exponent);
+      request_tile(t0 + tile::steps, stage ^ 1);  // nothing, after the last
 #pragma unroll
-      for (int k = 0; k < packets; ++k) gate[k] = load_gate(t0, k);
+      for (int k = 0; k < packets; ++k) request(s.gate[k], gate_at, k, has_gate ? left : 0);
       if (p.checkpoints.data_handle() != nullptr && t0 % selective_scan_block == 0) {
         leave_checkpoint(t0);
       }
@@ -330,8 +375,12 @@ struct selective_block {
         all_steps<false>();
       }
       __syncthreads();
+      wait_for_requests();
 #pragma unroll
-      for (int k = 0; k < packets; ++k) read_out(t0, k, x[k], gate[k]);
+      for (int k = 0; k < packets; ++k) {
+        read_out(y_at, k, left, s.x[stage][k].get(), s.gate[k].get());
+      }
+      gate_at.advance(), y_at.advance();
     }
     if (blockIdx.y + 1 < p.segments) return;
     each_state([&](int c, int n, int k, int j) {
@@ -340,8 +389,15 @@ struct selective_block {
   }
 };
 
+/// Blocks that a multiprocessor has at a time: as many as keep all they have in registers, for a
+/// step that waits for what was spilled takes twice as long.
+template <class T, int Lanes, bool Packed>
+inline constexpr int selective_blocks = Lanes > 8 || !Packed         ? 2
+                                        : Lanes > 2 || sizeof(T) > 2 ? 3
+                                                                     : 4;
+
 template <class T, int States, int Lanes, bool Packed>
-__global__ void __launch_bounds__(128, sizeof(T) == 2 && Packed ? 4 : 3)
+__global__ void __launch_bounds__(128, selective_blocks<T, Lanes, Packed>)
     selective_scan_kernel(__grid_constant__ selective_problem<T> const p) {
   extern __shared__ uint4 selective_scan_memory[];
   using block = selective_block<T, States, Lanes, Packed>;
