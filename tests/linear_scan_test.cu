@@ -95,6 +95,29 @@ TEST(LinearScan, CarriesStatesOverGroupsAndBlocksOfTiles) {
   }
 }
 
+// As before, for rows that need nothing of each other: more of them than blocks, each of a few
+// tiles. With 5 steps more than two tiles every row begins at another place in 16 bytes.
+TEST(LinearScan, CarriesStatesAlongManyRowsAndManyBandsOfChannels) {
+  SSM_SKIP_WITHOUT_DEVICE();
+  for_types<float, bfloat16, complex64>([](auto type) {
+    using T = typename decltype(type)::type;
+    for (auto const order : both_ways) {
+      linear_case of{.shape = {}, .order = order, .kind = gates::units};
+      for (index_t const more : {5, 8}) {
+        of.shape = {500, 2 * rows_tile_length<T, step> + more, 1};
+        expect_states<T>(of.all(rows));
+      }
+      expect_states<T>(of.all(shifted_rows));
+      for (index_t const channels : {4104, 8200}) {
+        of.shape = {1, 3 * columns_tile_length<T, step>(channels) + 5, channels};
+        expect_states<T>(of.all(columns));
+      }
+      of.shape = {3, 200, 2800};
+      for (auto const& how : {columns, wide_columns}) expect_states<T>(of.all(how));
+    }
+  });
+}
+
 TEST(LinearScan, KeepsTermsOfManyTiles) {
   SSM_SKIP_WITHOUT_DEVICE();
   for_types<float, double, complex64>([](auto type) {

@@ -68,6 +68,12 @@ TEST(LinearScanVjp, CarriesCotangentsOverGroupsAndBlocksOfTiles) {
                      .order = order,
                      .kind = gates::units};
       for (auto const& how : {rows, shifted_rows, pitched_rows}) expect_gradients<T>(of.all(how));
+      for (index_t const more : {5, 8}) {
+        of.shape = {300, rows_tile_length<T, step> + more, 1};  // many rows
+        expect_gradients<T>(of.all(rows));
+      }
+      of.shape = {1, 2 * columns_tile_length<T, step>(32) + 3, 8200};  // many bands of channels
+      expect_gradients<T>(of.all(columns));
       for (index_t const channels : {3, 32}) {
         of.shape = {1, 17 * columns_tile_length<T, step>(channels) + 3, channels};
         expect_gradients<T>(of.all(columns));

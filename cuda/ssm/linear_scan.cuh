@@ -152,7 +152,7 @@ linear_call<element_t<T>, linear_adjoint_step> linear_scan_vjp_call(
 
 }  // namespace detail
 
-/// Bytes of workspace that linear_scan needs for these arguments; 0 where rows are short.
+/// Bytes of workspace that linear_scan needs for these arguments; 0 where rows are many or short.
 template <class T>
 std::size_t linear_scan_workspace(
     linear_scan_inputs<T> const& in,
@@ -178,7 +178,7 @@ std::size_t linear_scan_workspace(
 /// their row;
 ///           decays are multiplied with each other, so where their product overflows a state of 0
 ///           becomes NaN.
-/// Memory    reads each element once and writes it once; workspace a few hundredths of that.
+/// Memory    reads each element once and writes it once; workspace none or a few hundredths.
 /// Throws    shape_error before any launch; gpu::error where the launch fails.
 /// Gradient  linear_scan_vjp.
 /// Tested    tests/linear_scan_test.cu.

@@ -202,16 +202,16 @@ void for_types(Test const& test) {
   (test(std::type_identity<T>{}), ...);
 }
 
-/// Steps of a tile of rows, and of a stretch of columns.
+/// Steps of a tile of rows, and of a stretch of columns in the pipeline.
 template <class T, class Step>
-constexpr index_t rows_tile_length = gpu::detail::rows_tile_slots<gpu::detail::element_t<T>, Step>;
+constexpr index_t rows_tile_length = gpu::detail::rows_tile_slots<gpu::detail::element_t<T>, 2>;
 
 template <class T, class Step>
 index_t columns_tile_length(index_t channels) {
+  using namespace gpu::detail;
   index_t width = 1;
   while (width < 32 && width < channels) width *= 2;
-  return gpu::detail::worker_threads / width *
-         gpu::detail::columns_tiles<gpu::detail::element_t<T>, Step, true>::S;
+  return worker_threads / width * columns_tiles<element_t<T>, Step, true>::S;
 }
 
 }  // namespace ssm::test

@@ -161,10 +161,11 @@ __device__ void request_bytes(T* to_shared, T const* from_global) {
 __device__ inline void end_of_requests() {
   asm volatile("cp.async.commit_group;" ::: "memory");
 }
-/// Until what this thread has requested is there for this thread, but for what came after the last
-/// end_of_requests() but one.
-__device__ inline void wait_for_all_requests_but_one() {
-  asm volatile("cp.async.wait_group 1;" ::: "memory");
+/// Until what this thread has requested is there for this thread, but for what the last `Groups`
+/// end_of_requests() ended.
+template <int Groups>
+__device__ void wait_for_requests_but() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(Groups) : "memory");
 }
 
 /// The value that another lane of the warp has.

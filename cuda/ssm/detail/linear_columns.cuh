@@ -5,7 +5,7 @@
 
 #include "ssm/detail/linear_columns_tile.cuh"
 #include "ssm/detail/linear_step.cuh"
-#include "ssm/detail/tile_pipeline.cuh"
+#include "ssm/detail/tile_walk.cuh"
 #include "ssm/detail/tile_words.cuh"
 
 namespace ssm::gpu::detail {
@@ -19,7 +19,10 @@ struct columns_tiles {
   using tile_type = columns_tile<T, Step>;
   static constexpr int V = 16 / static_cast<int>(sizeof(T));
   static constexpr int S = Step::inputs == 2 ? 2 * V : V;  ///< steps of a thread
-  static constexpr int blocks = sizeof(number) == 4 ? 3 : 2;
+  static constexpr int delay = 2, ahead = 2;
+  static constexpr int pipeline_blocks = sizeof(number) == 4 ? 3 : 2;  ///< on a multiprocessor
+  static constexpr int walk_blocks = sizeof(number) > 4 ? 2 : Step::inputs == 2 ? 4 : 3;
+  static constexpr int walk_stages = 3;
   static constexpr int neighbor = Step::reads_neighbor ? Step::inputs - 1 : -1;
   static constexpr int room = worker_threads * S;
   /// Words that a lane asks for before it waits for one.
@@ -29,15 +32,17 @@ struct columns_tiles {
     return together * (32 / width);
   }
 
-  struct shared {
-    T stage[pipeline_stages][Step::inputs][room];
-    affine_map<number> of_part[pipeline_stages][worker_threads];  ///< later: of all parts before
-    number entering[pipeline_entering][32];
+  struct stage_memory {
+    T in[Step::inputs][room];
+    affine_map<number> of_part[worker_threads];  ///< in a pipeline later: of all parts before
+  };
+  struct state_memory {
+    number of_channel[32];
   };
   struct maps {};
 
   problem const& p;
-  shared& s;
+  stage_memory* stages;
   int lane = static_cast<int>(threadIdx.x % 32), warp = static_cast<int>(threadIdx.x / 32);
 
   __device__ int width() const { return 1 << p.width_bits; }
@@ -48,11 +53,14 @@ struct columns_tiles {
   __device__ columns_tile<T, Step> find(index_t tile) const {
     if (tile >= p.tiles) return {};
     // Tiles are fewer than 2^31, and divisions of 64 bits take a microsecond.
-    auto const id = static_cast<unsigned>(tile), bands = static_cast<unsigned>(p.bands);
-    auto const across = static_cast<unsigned>(p.across);
-    unsigned const stretch = id / bands, band = id % bands, outer = band / across;
+    auto const id = static_cast<unsigned>(tile), bands = static_cast<unsigned>(p.walks);
+    return find_in_walk(id % bands, id / bands);
+  }
+  __device__ columns_tile<T, Step> find_in_walk(index_t walk, index_t stretch) const {
+    auto const band = static_cast<unsigned>(walk), across = static_cast<unsigned>(p.across);
+    unsigned const outer = band / across;
     index_t const channel = index_t{band - outer * across} * width();
-    index_t const first = index_t{stretch} * stretch_steps();
+    index_t const first = stretch * stretch_steps();
     auto const capped = [](index_t count, int most) {
       return count < most ? static_cast<int>(count) : most;
     };
@@ -65,11 +73,12 @@ struct columns_tiles {
     at.steps = capped(p.length - first, stretch_steps());
     at.channels = capped(p.channels - channel, width());
     at.last = capped(p.length - 1 - first, 1 << 30);
+    at.ends_walk = at.last < at.steps;
     return at;
   }
 
   __device__ T* staged(int stage, int k, int step, int c) const {
-    return s.stage[stage][k] + (step << p.width_bits) + c;
+    return stages[stage].in[k] + (step << p.width_bits) + c;
   }
 
   /// Each warp asks for its own parts.
@@ -82,11 +91,13 @@ struct columns_tiles {
         auto const& in = p.in[k];
         if constexpr (Vectors) {
           constexpr int packet_bits = V == 8 ? 3 : V == 4 ? 2 : V == 2 ? 1 : 0;
-          int const row_bits = p.width_bits - packet_bits;
+          int const row_bits = (p.width_bits < 5 ? p.width_bits : 5) - packet_bits;
+          int const first_thread = warp * 32, first_step = (first_thread >> p.width_bits) * S;
+          int const first_channel = first_thread & (width() - 1);
 #pragma unroll
           for (int j = 0; j < S / V; ++j) {
-            int const packet_of = (warp * (S / V) + j) * 32 + lane, step = packet_of >> row_bits;
-            int const c = (packet_of & ((1 << row_bits) - 1)) * V;
+            int const place = j * 32 + lane, step = first_step + (place >> row_bits);
+            int const c = first_channel + (place & ((1 << row_bits) - 1)) * V;
             if (step < end && c < at.channels) {
               request_bytes<16>(staged(stage, k, step, c), at.in[k] + step * in.time + c);
             }
@@ -121,7 +132,7 @@ struct columns_tiles {
       for (int k = 0; k < 2; ++k) value[k] = to_number(from[k * room + (i << p.width_bits)]);
       map = i == 0 ? Step::map(value) : then{}(map, Step::map(value));
     });
-    s.of_part[stage][threadIdx.x] = map;
+    stages[stage].of_part[threadIdx.x] = map;
   }
 
   /// Lanes are (stretch of eight parts, channel), as the threads of a warp are.
@@ -129,7 +140,7 @@ struct columns_tiles {
     int const c = lane & (width() - 1), group = lane >> p.width_bits, groups = 32 >> p.width_bits;
     affine_map<number> upto{};
     auto const of = [&](int i) -> affine_map<number>& {
-      return s.of_part[stage][((group * 8 + i) << p.width_bits) + c];
+      return stages[stage].of_part[((group * 8 + i) << p.width_bits) + c];
     };
 #pragma unroll
     for (int i = 0; i < 8; ++i) upto = then{}(upto, of(i));
@@ -145,18 +156,18 @@ struct columns_tiles {
       of(i) = before;
       before = then{}(before, own);
     }
-    if (p.chained && group == groups - 1 && c < at.channels) {
+    if (group == groups - 1 && c < at.channels) {
       tile_map<number> whole{upto, false};
       if (at.stretch == 0) whole = {{number(0), upto(initial(at, c))}, true};
       word(0, at.stretch, at.band, c).publish(whole);
     }
   }
 
-  __device__ void enter(columns_tile<T, Step> const& at, int place) const {
+  __device__ void enter(columns_tile<T, Step> const& at, state_memory& entering) const {
     int const c = lane & (width() - 1);
     bool const stores = lane < at.channels;
     if (at.stretch == 0) {
-      if (stores) s.entering[place][c] = initial(at, c);
+      if (stores) entering.of_channel[c] = initial(at, c);
       return;
     }
     auto const G = static_cast<unsigned>(group_size(width()));
@@ -171,18 +182,32 @@ struct columns_tiles {
     }
     auto const groups = fold_words(at, 1, block * G, in_block);
     auto const before = block > 0 ? fold_words(at, 2, block - 1, 1) : tile_map<number>{};
-    auto const entering = compose(compose(before, groups), stretches);
+    auto const state = compose(compose(before, groups), stretches);
     if (in_group == G - 1 && in_block == G - 1 && stores) {
-      word(2, block, at.band, c).publish(compose(entering, own));
+      word(2, block, at.band, c).publish(compose(state, own));
     }
-    if (stores) s.entering[place][c] = entering.map.drive;
+    if (stores) entering.of_channel[c] = state.map.drive;
+  }
+  /// What enters the thread's part, from what enters the tile.
+  __device__ number entering(int stage, state_memory const& of_tile) const {
+    return stages[stage].of_part[threadIdx.x](of_tile.of_channel[channel()]);
+  }
+  /// The same in a walk, and `carry`, of the thread's channel, goes on to the next tile.
+  __device__ number pass(columns_tile<T, Step> const& at, int stage, number& carry) const {
+    int const c = channel();
+    if (at.stretch == 0) carry = c < at.channels ? initial(at, c) : number(0);
+    number entering = carry;
+    for (int i = 0; i < worker_threads >> p.width_bits; ++i) {
+      if (i == part()) entering = carry;
+      carry = stages[stage].of_part[(i << p.width_bits) + c](carry);
+    }
+    return entering;
   }
 
-  __device__ void run(columns_tile<T, Step> const& at, int stage, int place, maps const&) const {
+  /// From the state that enters the thread's part.
+  __device__ void run(columns_tile<T, Step> const& at, int stage, number carry, maps const&) const {
     int const c = channel();
     if (c >= at.channels) return;
-    number carry = p.chained ? s.entering[place][c] : initial(at, c);
-    carry = s.of_part[stage][threadIdx.x](carry);
     T const* const from = staged(stage, 0, part() * S, c);
     T* to[Step::outputs];
 #pragma unroll
@@ -229,7 +254,7 @@ struct columns_tiles {
 
   __device__ tile_slot<number>& word(int level, index_t i, index_t band, int c) const {
     index_t const row = i + (level > 0 ? p.stretches : 0) + (level > 1 ? p.groups : 0);
-    return p.words[((row * p.bands + band) << p.width_bits) + c];
+    return p.words[((row * p.walks + band) << p.width_bits) + c];
   }
 
   /// `count` maps from `first` on, as one. A channel's lanes each ask for some of them, all before

@@ -31,13 +31,12 @@ struct columns_problem {
   columns_array<number const> edge;
 
   index_t outer, length, channels;
-  int width_bits;            ///< a tile has 2^width_bits channels, at most 32
+  int width_bits;            ///< a tile has 2^width_bits channels
   index_t across;            ///< tiles side by side
-  index_t bands;             ///< of all of outer
+  index_t walks;             ///< bands: those of all of outer
   index_t stretches;         ///< of time
   index_t groups;            ///< of stretches, see group_size
   index_t tiles;             ///< bands for each stretch
-  bool chained;              ///< more than one stretch
   tile_slot<number>* words;  ///< of stretches, of groups of them, of what enters groups of groups
 };
 
@@ -49,6 +48,7 @@ struct columns_tile {
   index_t stretch, band, outer, channel;
   int steps, channels;
   int last;  ///< the row's last step, counted from the tile's first; far away if not in it
+  bool ends_walk;
 
   __device__ bool is_none() const { return steps == 0; }
 };

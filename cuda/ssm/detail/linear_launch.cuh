@@ -50,55 +50,119 @@ struct linear_call {
   }
 };
 
-template <class Problem>
-std::size_t workspace_bytes(Problem const& p, index_t slots) {
-  return p.chained ? static_cast<std::size_t>(slots) * sizeof(*p.words) : 0;
-}
-
-/// Launch the pipeline, or with no launch wanted say how much memory it needs.
-template <class Tiles>
-std::size_t launch_tiles(on where, typename Tiles::problem p, index_t slots, std::byte* workspace,
-                         bool launches) {
-  std::size_t const bytes = workspace_bytes(p, slots);
-  if (!launches) return bytes;
-  require<shape_error>(p.tiles < std::numeric_limits<std::int32_t>::max(), "linear_scan: ", p.tiles,
-                       " tiles, expected less than 2^31");
-  if (p.chained) {
-    p.words = reinterpret_cast<decltype(p.words)>(workspace);
-    check(cudaMemsetAsync(workspace, 0, bytes, where.stream), "cudaMemsetAsync");
-  }
-  int device = 0, processors = 0;
-  check(cudaGetDevice(&device), "cudaGetDevice");
-  check(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device),
-        "cudaDeviceGetAttribute");
-  auto* const kernel = pipeline_kernel<Tiles>;
-  constexpr int shared = sizeof(typename Tiles::shared);
-  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared),
-        "cudaFuncSetAttribute");
-  auto const blocks = static_cast<unsigned>(
-      std::min<index_t>(p.tiles, static_cast<index_t>(processors) * Tiles::blocks));
-  // Blocks wait for each other, so all of them must be there at once: otherwise this fails.
-  cudaLaunchAttribute together{};
-  together.id = cudaLaunchAttributeCooperative;
-  together.val.cooperative = p.chained ? 1 : 0;
-  cudaLaunchConfig_t launch{};
-  launch.gridDim = blocks;
-  launch.blockDim = pipeline_threads;
-  launch.dynamicSmemBytes = shared;
-  launch.stream = where.stream;
-  launch.attrs = &together;
-  launch.numAttrs = 1;
-  check(cudaLaunchKernelEx(&launch, kernel, p), "linear_scan: cudaLaunchKernelEx");
-  return bytes;
-}
-
 inline index_t divide_up(index_t a, index_t b) {
   return (a + b - 1) / b;
 }
 
+/// How many blocks fit on the device, if `each` do on one of its multiprocessors.
+inline index_t blocks_of_device(int each) {
+  int device = 0, processors = 0;
+  check(cudaGetDevice(&device), "cudaGetDevice");
+  check(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device),
+        "cudaDeviceGetAttribute");
+  return index_t{processors} * each;
+}
+
+/// Launch `blocks` of a kernel with `stages` in shared memory. Where they wait for each other, all
+/// of them must be there at once: `together`, or this fails.
+template <class Tiles, class Problem>
+void launch_tiles(on where, void (*kernel)(Problem), Problem const& p, index_t blocks, int threads,
+                  int stages, bool together) {
+  auto const memory = static_cast<int>(sizeof(typename Tiles::stage_memory)) * stages;
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, memory),
+        "cudaFuncSetAttribute");
+  cudaLaunchAttribute cooperative{};
+  cooperative.id = cudaLaunchAttributeCooperative;
+  cooperative.val.cooperative = together;
+  cudaLaunchConfig_t launch{};
+  launch.gridDim = static_cast<unsigned>(blocks);
+  launch.blockDim = static_cast<unsigned>(threads);
+  launch.dynamicSmemBytes = static_cast<std::size_t>(memory);
+  launch.stream = where.stream;
+  launch.attrs = &cooperative;
+  launch.numAttrs = 1;
+  check(cudaLaunchKernelEx(&launch, kernel, p), "linear_scan: cudaLaunchKernelEx");
+}
+
+/// Launch walks, or not. They need no workspace: 0 bytes.
+template <class Tiles>
+std::size_t run_walks(on where, typename Tiles::problem const& p, bool launches) {
+  if (!launches) return 0;
+  index_t const turns = divide_up(p.walks, blocks_of_device(Tiles::walk_blocks));
+  index_t const blocks = divide_up(p.walks, turns);  // so that all have the same to do
+  launch_tiles<Tiles>(where, walk_kernel<Tiles>, p, blocks, walk_threads, Tiles::walk_stages,
+                      false);
+  return 0;
+}
+
+/// Launch the pipeline, or not. Returns the bytes of its `words`, which are in the workspace.
+template <class Tiles>
+std::size_t run_pipeline(on where, typename Tiles::problem p, index_t words, std::byte* workspace,
+                         bool launches) {
+  std::size_t const bytes = static_cast<std::size_t>(words) * sizeof(*p.words);
+  if (!launches) return bytes;
+  require<shape_error>(p.tiles < std::numeric_limits<std::int32_t>::max(), "linear_scan: ", p.tiles,
+                       " tiles, expected less than 2^31");
+  p.words = reinterpret_cast<decltype(p.words)>(workspace);
+  check(cudaMemsetAsync(workspace, 0, bytes, where.stream), "cudaMemsetAsync");
+  index_t const blocks = std::min(p.tiles, blocks_of_device(Tiles::pipeline_blocks));
+  launch_tiles<Tiles>(where, pipeline_kernel<Tiles>, p, blocks, pipeline_threads<Tiles>,
+                      pipeline_stages<Tiles>, true);
+  return bytes;
+}
+
+/// Walks keep a device busy where there are many; few do where each has but a few tiles. Otherwise
+/// tiles are handed out singly, in a pipeline.
+inline constexpr index_t many_walks = 128, few_tiles = 4;
+
+/// A call whose axes are what they will be in the kernels. `Vectors`: see columns_tiles.
+template <bool Vectors, class T, class Step>
+std::size_t run_bands(on where, linear_call<T, Step> const& call, std::byte* workspace,
+                      bool launches) {
+  using tiles = columns_tiles<T, Step, Vectors>;
+  columns_problem<T, Step> p{};
+  auto const give = [&](auto& to, auto const& from) {
+    to = {from.data, from.batch, from.time, from.channel};
+    if (!call.reversed || from.time == 0) return;
+    to.data += (call.length - 1) * from.time;
+    to.time = -from.time;
+  };
+  for (int k = 0; k < Step::inputs; ++k) give(p.in[k], call.in[k]);
+  for (int k = 0; k < Step::outputs; ++k) give(p.out[k], call.out[k]);
+  give(p.initial, call.initial);
+  give(p.final, call.final);
+  give(p.edge, call.edge);
+  p.outer = call.batch, p.length = call.length, p.channels = call.channels;
+  // Wide bands have longer runs of memory.
+  constexpr int most_width_bits = Vectors && sizeof(T) == 4 && Step::inputs == 2 ? 6 : 5;
+  auto const cut = [&](int most_bits) {
+    p.width_bits = 0;
+    while (p.width_bits < most_bits && index_t{1} << p.width_bits < p.channels) {
+      ++p.width_bits;
+    }
+    index_t const width = index_t{1} << p.width_bits;
+    p.stretches = divide_up(p.length, worker_threads / width * tiles::S);
+    p.across = divide_up(p.channels, width);
+    p.walks = p.outer * p.across;
+  };
+  if constexpr (Vectors) {
+    for (int const bits : {most_width_bits, 5}) {
+      cut(bits);
+      if (p.walks >= many_walks || p.stretches <= few_tiles) {
+        return run_walks<tiles>(where, p, launches);
+      }
+    }
+  }
+  cut(5);
+  index_t const width = index_t{1} << p.width_bits, G = tiles::group_size(static_cast<int>(width));
+  p.groups = divide_up(p.stretches, G);
+  p.tiles = p.stretches * p.walks;
+  index_t const words = (p.stretches + p.groups + divide_up(p.groups, G)) * p.walks * width;
+  return run_pipeline<tiles>(where, p, words, workspace, launches);
+}
+
 template <class T, class Step>
 std::size_t run_columns(on where, linear_call<T, Step> call, std::byte* workspace, bool launches) {
-  using tiles = columns_tiles<T, Step, true>;
   auto const swap_axes = [&] {
     std::swap(call.batch, call.channels);
     call.each_array([](auto& array) { std::swap(array.batch, array.channel); });
@@ -117,39 +181,14 @@ std::size_t run_columns(on where, linear_call<T, Step> call, std::byte* workspac
     call.batch = 1;
   }
 
-  columns_problem<T, Step> p{};
-  auto const give = [&](auto& to, auto const& from) {
-    to = {from.data, from.batch, from.time, from.channel};
-    if (!call.reversed || from.time == 0) return;
-    to.data += (call.length - 1) * from.time;
-    to.time = -from.time;
-  };
-  for (int k = 0; k < Step::inputs; ++k) give(p.in[k], call.in[k]);
-  for (int k = 0; k < Step::outputs; ++k) give(p.out[k], call.out[k]);
-  give(p.initial, call.initial);
-  give(p.final, call.final);
-  give(p.edge, call.edge);
-  p.outer = call.batch, p.length = call.length, p.channels = call.channels;
-  while (p.width_bits < 5 && index_t{1} << p.width_bits < p.channels) ++p.width_bits;
-  index_t const width = index_t{1} << p.width_bits, steps = worker_threads / width * tiles::S;
-  index_t const G = tiles::group_size(static_cast<int>(width));
-  p.stretches = divide_up(p.length, steps);
-  p.groups = divide_up(p.stretches, G);
-  p.across = divide_up(p.channels, width);
-  p.bands = p.outer * p.across;
-  p.tiles = p.stretches * p.bands;
-  p.chained = p.stretches > 1;
-  index_t const slots = (p.stretches + p.groups + divide_up(p.groups, G)) * p.bands * width;
-
-  bool const vectors = width >= tiles::V && p.channels % tiles::V == 0 &&
-                       std::all_of(call.in.begin(), call.in.end(), [](auto const& array) {
-                         return array.channel == 1 && array.time % tiles::V == 0 &&
-                                array.batch % tiles::V == 0 &&
-                                reinterpret_cast<std::uintptr_t>(array.data) % 16 == 0;
-                       });
-  return vectors
-             ? launch_tiles<tiles>(where, p, slots, workspace, launches)
-             : launch_tiles<columns_tiles<T, Step, false>>(where, p, slots, workspace, launches);
+  constexpr index_t V = 16 / sizeof(T);
+  bool const vectors =
+      call.channels % V == 0 && std::all_of(call.in.begin(), call.in.end(), [](auto const& array) {
+        return array.channel == 1 && array.time % V == 0 && array.batch % V == 0 &&
+               reinterpret_cast<std::uintptr_t>(array.data) % 16 == 0;
+      });
+  return vectors ? run_bands<true>(where, call, workspace, launches)
+                 : run_bands<false>(where, call, workspace, launches);
 }
 
 template <bool Reversed, class T, class Step>
@@ -178,25 +217,27 @@ std::size_t run_rows(on where, linear_call<T, Step> const& call, std::byte* work
   p.final = call.final.data, p.final_pitch = pitch(call.final);
   p.edge = call.edge.data, p.edge_pitch = pitch(call.edge);
 
-  index_t const steps = p.rows * p.length, slots = rows_tile_slots<T, Step>;
+  constexpr int chunks = 2, walk_chunks = Step::inputs == 2 ? 3 : 2;
+  index_t const steps = p.rows * p.length, walk_slots = rows_tile_slots<T, walk_chunks>;
   bool const is_aligned = is_flat && lead == 0 && p.length % V == 0;
   if (is_flat) p.front = Reversed ? (V - (lead + steps) % V) % V : lead;
-  p.tile_slots = slots;
-  // Short rows: as many whole ones as a tile holds, so that none crosses its end.
-  index_t whole = slots / p.length;
-  while (whole > 0 && is_flat && whole * p.length % V != 0) --whole;
-  if (whole > 0 && p.front == 0) p.tile_slots = whole * p.length;
-  p.tiles = divide_up(p.front + steps, p.tile_slots);
-  p.chained = p.tiles > 1 && (p.front > 0 || p.tile_slots % p.length != 0);
+  p.tiles = divide_up(p.front + steps, rows_tile_slots<T, chunks>);
   index_t const groups = divide_up(p.tiles, G), words = p.tiles + groups + divide_up(groups, G);
+  index_t const most_front = is_aligned ? 0 : V - 1;
+  p.walk_rows = std::max<index_t>(1, (walk_slots - most_front) / p.length);
+  p.walks = divide_up(p.rows, p.walk_rows);
+  index_t const tiles_in_walk = divide_up(most_front + p.walk_rows * p.length, walk_slots);
 
-  auto const launch = [&]<rows_layout Layout>() {
-    return launch_tiles<rows_tiles<T, Step, Layout, Reversed>>(where, p, words, workspace,
-                                                               launches);
-  };
-  if (is_aligned) return launch.template operator()<rows_layout::aligned>();
-  if (is_flat) return launch.template operator()<rows_layout::flat>();
-  return launch.template operator()<rows_layout::pitched>();
+  using aligned_walks = rows_tiles<T, Step, walk_chunks, rows_layout::aligned, Reversed>;
+  using flat_walks = rows_tiles<T, Step, walk_chunks, rows_layout::flat, Reversed>;
+  using flat = rows_tiles<T, Step, chunks, rows_layout::flat, Reversed>;
+  using pitched = rows_tiles<T, Step, chunks, rows_layout::pitched, Reversed>;
+  if (!is_flat) return run_pipeline<pitched>(where, p, words, workspace, launches);
+  if (p.walks < many_walks && tiles_in_walk > few_tiles) {
+    return run_pipeline<flat>(where, p, words, workspace, launches);
+  }
+  return is_aligned ? run_walks<aligned_walks>(where, p, launches)
+                    : run_walks<flat_walks>(where, p, launches);
 }
 
 /// Where there are no steps, what enters a row leaves it.

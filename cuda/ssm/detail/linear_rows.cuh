@@ -3,22 +3,21 @@
 #pragma once
 
 #include "ssm/detail/linear_rows_chunk.cuh"
-#include "ssm/detail/tile_pipeline.cuh"
+#include "ssm/detail/tile_walk.cuh"
 
 namespace ssm::gpu::detail {
 
-/// For each warp all that comes before it in the tile; the whole in the end.
+/// Lane i gets all that is in the tile up to warp i and with it.
 template <class A>
-__device__ tile_map<A> scan_warps(tile_map<A> (&maps)[worker_warps]) {
+__device__ tile_map<A> scan_warps(tile_map<A> const (&maps)[worker_warps]) {
   int const lane = static_cast<int>(threadIdx.x % 32);
   tile_map<A> upto = lane < worker_warps ? maps[lane] : tile_map<A>{};
+#pragma unroll
   for (int d = 1; d < worker_warps; d *= 2) {
     auto const earlier = from_lane(upto, lane - d);
     if (lane >= d) upto = compose(earlier, upto);
   }
-  auto const before = from_lane(upto, lane - 1);
-  if (lane < worker_warps) maps[lane] = lane == 0 ? tile_map<A>{} : before;
-  return from_lane(upto, worker_warps - 1);
+  return upto;
 }
 
 /// The state that enters a tile, by one warp, which also tells later tiles what they need of it.
@@ -78,29 +77,36 @@ __device__ accumulator_t<T> enter_tile(rows_problem<T, Step> const& p, rows_tile
 
 /// Rows as tiles of the pipeline. Thread and packet belong together: no thread reads what another
 /// has loaded.
-template <class T, class Step, rows_layout Layout, bool Reversed>
+template <class T, class Step, int Chunks, rows_layout Layout, bool Reversed>
 struct rows_tiles {
   using number = accumulator_t<T>;
   using problem = rows_problem<T, Step>;
   using tile_type = rows_tile;
-  static constexpr int V = rows_packet<T>, J = rows_chunks<Step>, slots = rows_tile_slots<T, Step>;
-  static constexpr int blocks = 2;  ///< on a multiprocessor
+  static constexpr int V = rows_packet<T>, J = Chunks, slots = rows_tile_slots<T, Chunks>;
+  static constexpr int delay = Step::inputs == 2 ? 4 : 2, ahead = 2;
+  static constexpr int pipeline_blocks = 2;  ///< on a multiprocessor
+  static constexpr int walk_blocks = sizeof(number) == 4 ? 3 : 2, walk_stages = 3;
 
-  struct shared {
-    T stage[pipeline_stages][Step::inputs][slots];
-    tile_map<number> of_warp[pipeline_stages][worker_warps];  ///< later: of all warps before it
-    number entering[pipeline_entering];
+  struct stage_memory {
+    T in[Step::inputs][slots];
+    tile_map<number> of_warp[worker_warps];  ///< in a pipeline later: of all warps before it
   };
+  using state_memory = number;
   /// upto[j]: all that the warp has of chunk j up to this lane's packet and with it.
   struct maps {
     affine_map<number> upto[J];
   };
 
   problem const& p;
-  shared& s;
+  stage_memory* stages;
   int lane = static_cast<int>(threadIdx.x % 32), warp = static_cast<int>(threadIdx.x / 32);
 
-  __device__ rows_tile find(index_t id) const { return find_tile<Reversed>(p, id); }
+  __device__ rows_tile find(index_t tile) const {
+    return tile < p.tiles ? find_tile<Chunks, Reversed>(p, tile) : rows_tile{};
+  }
+  __device__ rows_tile find_in_walk(index_t walk, index_t i) const {
+    return find_tile_in_walk<Chunks, Reversed>(p, walk, i);
+  }
 
   __device__ void request(rows_tile const& tile, int stage) const {
     if (!tile.is_none()) {
@@ -128,22 +134,36 @@ struct rows_tiles {
       tile_map<number> of_warp = whole_chunk(v, result, 0);
 #pragma unroll
       for (int j = 1; j < J; ++j) of_warp = compose(of_warp, whole_chunk(v, result, j));
-      if (lane == 0) s.of_warp[stage][warp] = of_warp;
+      if (lane == 0) stages[stage].of_warp[warp] = of_warp;
     });
   }
 
   __device__ void publish(rows_tile const& tile, int stage) const {
-    auto const own = scan_warps(s.of_warp[stage]);
-    if (p.chained && lane == 0) p.words[tile.tile].publish(own);
+    auto& of_warp = stages[stage].of_warp;
+    auto const upto = scan_warps(of_warp), before = from_lane(upto, lane - 1);
+    if (lane == worker_warps - 1) p.words[tile.tile].publish(upto);
+    if (lane < worker_warps) of_warp[lane] = lane == 0 ? tile_map<number>{} : before;
   }
 
-  __device__ void enter(rows_tile const& tile, int place) const {
-    auto const entering = enter_tile(p, tile);
-    if (lane == 0) s.entering[place] = entering;
+  __device__ void enter(rows_tile const& tile, number& entering) const {
+    auto const found = enter_tile(p, tile);
+    if (lane == 0) entering = found;
+  }
+  /// What enters the warp, from what enters the tile.
+  __device__ number entering(int stage, number const& of_tile) const {
+    return stages[stage].of_warp[warp](of_tile);
+  }
+  /// The same in a walk, and `carry` goes on to the next tile.
+  __device__ number pass(rows_tile const&, int stage, number& carry) const {
+    auto const upto = scan_warps(stages[stage].of_warp);
+    auto const before = from_lane(upto, warp - 1), whole = from_lane(upto, worker_warps - 1);
+    number const entering = warp == 0 ? carry : before(carry);
+    carry = whole(carry);
+    return entering;
   }
 
-  __device__ void run(rows_tile const& tile, int stage, int place, maps const& folded) const {
-    number entering = s.of_warp[stage][warp](p.chained ? s.entering[place] : number(0));
+  /// From the state that enters the warp.
+  __device__ void run(rows_tile const& tile, int stage, number entering, maps const& folded) const {
     with_view(tile, [&](auto const& v) {
 #pragma unroll
       for (int j = 0; j < J; ++j) {
@@ -164,22 +184,24 @@ struct rows_tiles {
   }
 
   template <bool Inner>
-  __device__ auto chunk(rows_view<T, Step, Reversed, Inner> const& v, int stage, int j) const {
-    return rows_chunk<T, Step, Layout, Reversed, Inner>{v, slot(j), s.stage[stage][0] + slot(j)};
+  __device__ auto chunk(rows_view<T, Step, Chunks, Reversed, Inner> const& v, int stage,
+                        int j) const {
+    return rows_chunk<T, Step, Chunks, Layout, Reversed, Inner>{v, slot(j),
+                                                                stages[stage].in[0] + slot(j)};
   }
 
   /// Call f with the view of a tile that knows whether all of it is inside of a row.
   template <class F>
   __device__ void with_view(rows_tile const& tile, F const& f) const {
     if (tile.begin == 0 && tile.end == slots && tile.head > slots) {
-      f(rows_view<T, Step, Reversed, true>{p, tile});
+      f(rows_view<T, Step, Chunks, Reversed, true>{p, tile});
     } else {
-      f(rows_view<T, Step, Reversed, false>{p, tile});
+      f(rows_view<T, Step, Chunks, Reversed, false>{p, tile});
     }
   }
 
   template <bool Inner>
-  __device__ tile_map<number> whole_chunk(rows_view<T, Step, Reversed, Inner> const& v,
+  __device__ tile_map<number> whole_chunk(rows_view<T, Step, Chunks, Reversed, Inner> const& v,
                                           maps const& of, int j) const {
     int const last = ((warp * J + j) * 32 + 32) * V - 1;
     return {from_lane(of.upto[j], 31), v.pos(last) < 32 * V};

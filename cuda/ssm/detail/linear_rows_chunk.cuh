@@ -8,10 +8,10 @@
 namespace ssm::gpu::detail {
 
 /// One packet of each input, in shared memory, where the thread that runs its steps has put it.
-template <class T, class Step, rows_layout Layout, bool Reversed, bool Inner>
+template <class T, class Step, int Chunks, rows_layout Layout, bool Reversed, bool Inner>
 struct rows_chunk {
   using number = accumulator_t<T>;
-  using view = rows_view<T, Step, Reversed, Inner>;
+  using view = rows_view<T, Step, Chunks, Reversed, Inner>;
   static constexpr int V = rows_packet<T>;
   static constexpr int neighbor = Step::reads_neighbor ? Step::inputs - 1 : -1;
   static constexpr bool aligned = Layout == rows_layout::aligned;
@@ -22,7 +22,7 @@ struct rows_chunk {
   T* at;     ///< its first element of input 0, the first in memory if flat, else the first to run
 
   __device__ T& element(int k, int i) const {
-    return at[k * rows_tile_slots<T, Step> + (flat && Reversed ? V - 1 - i : i)];
+    return at[k * view::slots + (flat && Reversed ? V - 1 - i : i)];
   }
 
   /// The packet is run at once, not step by step: its steps are of one row. Where rows are aligned
@@ -47,7 +47,7 @@ struct rows_chunk {
       index_t const from = v.flat_element(slot);
 #pragma unroll
       for (int k = 0; k < Step::inputs; ++k) {
-        request_bytes<16>(at + k * rows_tile_slots<T, Step>, p.in[k] + from);
+        request_bytes<16>(at + k * view::slots, p.in[k] + from);
       }
     } else if constexpr (!aligned) {
       walk([&](int i) {
@@ -59,7 +59,7 @@ struct rows_chunk {
   }
 
   __device__ packet<T, V> load(int k) const {
-    auto const values = packet<T, V>::load_shared(at + k * rows_tile_slots<T, Step>);
+    auto const values = packet<T, V>::load_shared(at + k * view::slots);
     return flat && Reversed ? values.reversed() : values;
   }
 
@@ -119,7 +119,11 @@ struct rows_chunk {
       for (int k = 0; k < Step::inputs; ++k) in[k] = load(k);
       if (begins_row()) carry = initial(slot);
       number next{};
-      if constexpr (neighbor >= 0) next = neighbor_of(V - 1);
+      if constexpr (neighbor >= 0) {
+        // The next lane has it, but for the last; elsewhere lanes take different ways.
+        if constexpr (Inner) next = from_lane(in[neighbor][0], threadIdx.x % 32 + 1);
+        if (!Inner || threadIdx.x % 32 == 31) next = neighbor_of(V - 1);
+      }
 #pragma unroll
       for (int i = 0; i < V; ++i) {
 #pragma unroll

@@ -8,9 +8,9 @@
 
 namespace ssm::gpu::detail {
 
-/// Rows one after another are one sequence, cut into tiles: a step that begins a row forgets what
-/// came before it. Places in it are slots; with `front` unused ones before the first, slot 0 lies
-/// at a multiple of 16 bytes.
+/// Rows one after another are one sequence: a step that begins a row forgets what came before it.
+/// Places in it are slots; with `front` unused ones before the first, slot 0 lies at a multiple of
+/// 16 bytes. Either the whole sequence is cut into tiles, or that of each walk.
 template <class T, class Step>
 struct rows_problem {
   using number = accumulator_t<T>;
@@ -28,22 +28,19 @@ struct rows_problem {
 
   index_t rows, length;
   double inverse_length;
-  index_t front;       ///< unused slots before the first
-  index_t tile_slots;  ///< from tile to tile; less than a tile holds where rows are short
-  index_t tiles;
-  bool chained;              ///< rows reach over the ends of tiles
+  index_t front;      ///< unused slots before the first
+  index_t tiles;      ///< of all rows as one sequence
+  index_t walk_rows;  ///< rows in a walk, more than one where a tile holds them
+  index_t walks;
   tile_slot<number>* words;  ///< tiles, then groups of tiles, then what enters groups of groups
 };
 
 template <class T>
 inline constexpr int rows_packet = 16 / static_cast<int>(sizeof(T));
 
-/// Packets of a thread, from each input.
-template <class Step>
-inline constexpr int rows_chunks = Step::inputs == 2 ? 3 : 2;
-
-template <class T, class Step>
-inline constexpr int rows_tile_slots = worker_threads* rows_packet<T>* rows_chunks<Step>;
+/// A thread has so many packets of each input.
+template <class T, int Chunks>
+inline constexpr int rows_tile_slots = worker_threads* rows_packet<T>* Chunks;
 
 /// Tiles that publish to each other directly, and groups of them: a warp reads either at once.
 inline constexpr int tiles_in_group = 32;
@@ -60,18 +57,24 @@ struct rows_tile {
   int begin, end;        ///< slots that are steps; end <= 0: no tile
   int head;              ///< the first slot that begins a row; may lie beyond the tile
   int length;            ///< of a row, or far
+  float inverse_length;
+  bool ends_walk;  ///< no tile of the same walk comes after it
 
   __device__ bool is_none() const { return end <= 0; }
 };
 
-template <bool Reversed, class T, class Step>
+inline __device__ int no_further(index_t slot, int than) {
+  return slot < than ? static_cast<int>(slot) : than;
+}
+
+/// A tile of all rows. It is left to the caller that there is one.
+template <int Chunks, bool Reversed, class T, class Step>
 __device__ rows_tile find_tile(rows_problem<T, Step> const& p, index_t tile) {
+  constexpr int slots = rows_tile_slots<T, Chunks>;
   rows_tile t{.tile = tile};
-  t.first = tile * p.tile_slots - p.front;
-  index_t const left = p.rows * p.length - t.first;
+  t.first = tile * slots - p.front;
   t.begin = t.first < 0 ? static_cast<int>(-t.first) : 0;
-  t.end = tile >= p.tiles ? 0 : static_cast<int>(left < p.tile_slots ? left : p.tile_slots);
-  if (t.end == 0) return t;
+  t.end = no_further(p.rows * p.length - t.first, slots);
   t.flat = Reversed ? p.rows * p.length - t.first - rows_packet<T> : t.first;
   // By a product, since blocks wait for this and a division of 64 bits takes a microsecond.
   index_t row = t.first < 0 ? 0 : static_cast<index_t>(double(t.first) * p.inverse_length);
@@ -80,9 +83,31 @@ __device__ rows_tile find_tile(rows_problem<T, Step> const& p, index_t tile) {
   if (pos >= p.length) row += 1, pos -= p.length;
   index_t const head = pos > 0 ? p.length - pos : -pos;
   t.row = pos > 0 ? row : row - 1;
-  t.tiles_before = pos > 0 ? (pos + rows_tile_slots<T, Step> - 1) / rows_tile_slots<T, Step> : 0;
-  t.head = static_cast<int>(head < rows_tile::far ? head : rows_tile::far);
-  t.length = static_cast<int>(p.length < rows_tile::far ? p.length : rows_tile::far);
+  t.tiles_before = pos > 0 ? (pos + slots - 1) / slots : 0;
+  t.head = no_further(head, rows_tile::far);
+  t.length = no_further(p.length, rows_tile::far);
+  t.inverse_length = 1 / float(t.length);
+  return t;
+}
+
+/// Tile `i` of a walk.
+template <int Chunks, bool Reversed, class T, class Step>
+__device__ rows_tile find_tile_in_walk(rows_problem<T, Step> const& p, index_t walk, index_t i) {
+  constexpr int slots = rows_tile_slots<T, Chunks>;
+  index_t const row = walk * p.walk_rows, left = p.rows - row, start = row * p.length;
+  index_t const rows = left < p.walk_rows ? left : p.walk_rows;
+  auto const front = static_cast<int>((p.front + start) % rows_packet<T>);
+  rows_tile t{};
+  t.first = start - front + i * slots;
+  index_t const end = start + rows * p.length - t.first;
+  t.begin = i == 0 ? front : 0;
+  t.end = no_further(end, slots);
+  t.flat = Reversed ? p.rows * p.length - t.first - rows_packet<T> : t.first;
+  t.row = i == 0 ? row - 1 : row;
+  t.head = i == 0 ? front : no_further(end, rows_tile::far);
+  t.length = no_further(p.length, rows_tile::far);
+  t.inverse_length = 1 / float(t.length);
+  t.ends_walk = end <= slots;
   return t;
 }
 
@@ -95,10 +120,10 @@ enum class rows_layout { aligned, flat, pitched };
 /// The tile as its kernel sees it, with all that is the same for every thread. `Inner`: all slots
 /// are steps in the middle of one row, so nothing has to be asked. `Reversed`: the last row and its
 /// last step come first.
-template <class T, class Step, bool Reversed, bool Inner>
+template <class T, class Step, int Chunks, bool Reversed, bool Inner>
 struct rows_view {
   using problem = rows_problem<T, Step>;
-  static constexpr int V = rows_packet<T>, slots = rows_tile_slots<T, Step>;
+  static constexpr int V = rows_packet<T>, slots = rows_tile_slots<T, Chunks>;
   static constexpr int far = rows_tile::far;
 
   problem const& p;
@@ -111,8 +136,9 @@ struct rows_view {
     if constexpr (Inner) return far;
     int const since = slot - t.head;
     if (t.length < slots) {
-      auto const length = static_cast<unsigned>(t.length);
-      return static_cast<int>((static_cast<unsigned>(since) + length) % length);
+      // Divisions take long; with half a step more the quotient is exact, since steps are few.
+      int const steps = since + t.length;
+      return steps - static_cast<int>((float(steps) + 0.5f) * t.inverse_length) * t.length;
     }
     return since < 0 ? far : since < t.length ? since : since - t.length;
   }

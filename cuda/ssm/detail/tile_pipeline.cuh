@@ -9,13 +9,6 @@ namespace ssm::gpu::detail {
 
 /// Threads that fold and run tiles, the workers.
 inline constexpr int worker_threads = 256, worker_warps = worker_threads / 32;
-/// Rounds between folding a tile and running it: by then what enters it is mostly known.
-inline constexpr int pipeline_delay = 2;
-/// Tiles of a block in shared memory: one is folded, others wait, one arrives.
-inline constexpr int pipeline_stages = pipeline_delay + 2;
-/// What enters a tile is read while that of the next in its turn is found out.
-inline constexpr int pipeline_entering = 2 * pipeline_delay;
-inline constexpr int pipeline_threads = worker_threads + 32 * (2 + pipeline_delay);
 
 /// A barrier of `threads` threads of the block.
 template <int Threads>
@@ -24,24 +17,34 @@ __device__ void meet(int barrier) {
   asm volatile("bar.sync %0, %1;" ::"r"(barrier), "n"(Threads) : "memory");
 }
 
+/// Tiles of a block in shared memory: one is folded, `delay` wait, the others arrive.
+template <class Tiles>
+inline constexpr int pipeline_stages = Tiles::delay + Tiles::ahead;
+template <class Tiles>
+inline constexpr int pipeline_threads = worker_threads + 32 * (2 + Tiles::delay);
+
 /// The rounds of a block. In each the workers
 ///   fold the tile that has arrived to a map for each of its lanes,
-///   run the tile of pipeline_delay rounds before from the state that enters it, and
-///   request the tile after the next.
+///   run the tile of `delay` rounds before from the state that enters it, and
+///   request the tile of `ahead` rounds later.
 /// One warp publishes the maps of each folded tile and never waits for another block; one looks up
 /// the tiles to come; and as many as there are rounds of delay find out what enters. All blocks are
 /// there at once and take tiles in turn, so those before one are done or under way.
-/// `Tiles` has  problem: tiles, chained;  shared;  tile_type, maps;
-///              find, request, fold, publish, enter, run.
+/// `Tiles` has  problem: tiles;  stage_memory, state_memory;  tile_type: is_none;  maps;  delay,
+///              ahead, pipeline_blocks;
+///              find, request, fold, publish, enter, entering, run.
 template <class Tiles>
-__global__ void __launch_bounds__(pipeline_threads, Tiles::blocks)
+__global__ void __launch_bounds__(pipeline_threads<Tiles>, Tiles::pipeline_blocks)
     pipeline_kernel(typename Tiles::problem const p) {
   using tile_type = typename Tiles::tile_type;
-  constexpr int D = pipeline_delay, known = 8;  // more tiles than can be under way
+  constexpr int D = Tiles::delay, A = Tiles::ahead, look_ahead = D > A ? D : A;
+  constexpr int stages = pipeline_stages<Tiles>, known = 16;  // more tiles than can be under way
+  constexpr int places = 2 * D;  // what enters is read while that of later tiles is found out
   constexpr int folded = 1, entered = 2;
   extern __shared__ __align__(16) unsigned char memory[];
   __shared__ tile_type ring[known];
-  Tiles const tiles{p, *reinterpret_cast<typename Tiles::shared*>(memory)};
+  __shared__ typename Tiles::state_memory entering[places];
+  Tiles const tiles{p, reinterpret_cast<typename Tiles::stage_memory*>(memory)};
   auto const tile_of = [&](int round) -> tile_type& { return ring[round % known]; };
   auto const find_next = [&](int round) {
     if (threadIdx.x % 32 != 0) return;
@@ -49,42 +52,43 @@ __global__ void __launch_bounds__(pipeline_threads, Tiles::blocks)
   };
   int const role = static_cast<int>(threadIdx.x) / 32 - worker_warps;
 
-  for (int round = 0; round < 2; ++round) {
+  for (int round = 0; round < look_ahead; ++round) {
     if (role == 1) find_next(round);
     __syncthreads();
-    if (role < 0) tiles.request(tile_of(round), round);
+    if (role < 0 && round < A) tiles.request(tile_of(round), round);
   }
   if (role < 0) {
     typename Tiles::maps maps[D + 1];
     for (int round = 0;; ++round) {
       tile_type const tile = tile_of(round);
-      wait_for_all_requests_but_one();
-      if (!tile.is_none()) tiles.fold(tile, round % pipeline_stages, maps[0]);
+      wait_for_requests_but<A - 1>();
+      if (!tile.is_none()) tiles.fold(tile, round % stages, maps[0]);
       meet<worker_threads + 64>(folded);
       if (round >= D) {
         tile_type const ready = tile_of(round - D);
         if (ready.is_none()) return;
-        if (p.chained) meet<worker_threads + 32>(entered + round % D);
-        tiles.run(ready, (round - D) % pipeline_stages, (round - D) % pipeline_entering, maps[D]);
+        meet<worker_threads + 32>(entered + round % D);
+        int const stage = (round - D) % stages, place = (round - D) % places;
+        tiles.run(ready, stage, tiles.entering(stage, entering[place]), maps[D]);
       }
-      tiles.request(tile_of(round + 2), (round + 2) % pipeline_stages);
+      tiles.request(tile_of(round + A), (round + A) % stages);
 #pragma unroll
       for (int d = D; d > 0; --d) maps[d] = maps[d - 1];
     }
   } else if (role < 2) {
     for (int round = 0;; ++round) {
-      if (role == 1) find_next(round + 2);
+      if (role == 1) find_next(round + look_ahead);
       meet<worker_threads + 64>(folded);
       if (round >= D && tile_of(round - D).is_none()) return;
       if (role == 0 && !tile_of(round).is_none()) {
-        tiles.publish(tile_of(round), round % pipeline_stages);
+        tiles.publish(tile_of(round), round % stages);
       }
     }
-  } else if (p.chained) {
+  } else {
     for (int round = role - 2;; round += D) {
       tile_type const tile = tile_of(round);
       if (tile.is_none()) return;
-      tiles.enter(tile, round % pipeline_entering);
+      tiles.enter(tile, entering[round % places]);
       meet<worker_threads + 32>(entered + role - 2);
     }
   }
