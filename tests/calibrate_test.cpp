@@ -131,6 +131,17 @@ TEST(Calibrate, LossThatIsNotFiniteIsReportedWithItsFactors) {
   EXPECT_GE(c.factors.numbers()[0], 0.8);
 }
 
+// Steps that are far too long end a run; what it had found by then is kept.
+TEST(Calibrate, FactorsThatOverflowAreReported) {
+  auto const c = calibrate(toy_model{}, toy_data(), toy_loss, toy_start(),
+                           spsa_settings{.iterations = 1000,
+                                         .step = {.scale = 1e4, .offset = 10, .exponent = 0.602},
+                                         .domain = {.is_logarithmic = true}});
+  EXPECT_EQ(c.found().status, optimize::status::not_finite);
+  EXPECT_FALSE(c.found().not_finite_at.empty());
+  c.factors.require_valid();
+}
+
 TEST(Calibrate, SplitPutsEachExampleOnOneSide) {
   std::vector<int> all(20);
   std::iota(all.begin(), all.end(), 0);

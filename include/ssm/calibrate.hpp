@@ -125,7 +125,13 @@ struct calibration_objective {
   template <class One>
   double mean_over(std::span<double const> numbers, random_stream const& draw,
                    One const& one) const {
-    scaling_factors<double> const factors(shape.kind(), shape.each(), shape.shape(), numbers);
+    std::optional<scaling_factors<double>> at;
+    try {
+      at.emplace(shape.kind(), shape.each(), shape.shape(), numbers);
+    } catch (domain_error const&) {  // a logarithm has left the range of factors: no loss there
+      return std::numeric_limits<double>::quiet_NaN();
+    }
+    auto const& factors = *at;
     auto const chosen = batch_of(draw);
     std::vector<double> losses(chosen.size());
     parallel_for(threads, std::ssize(chosen), [&](index_t begin, index_t end) {

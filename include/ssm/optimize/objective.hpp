@@ -97,7 +97,7 @@ inline char const* to_string(status s) {
 
 /// What a minimization found. After status not_finite, `factors` are those before the iteration
 /// that failed, and `not_finite_at` those at which the objective was `not_finite_loss` (or, with
-/// Adam, had a gradient that is not finite).
+/// Adam, had a gradient that is not finite; with SPSA, where a step left the range of numbers).
 struct optimum {
   std::vector<double> factors;
   optimize::status status = status::running;
@@ -158,6 +158,14 @@ inline std::vector<double> factors_of(factor_domain const& domain,
   std::transform(coordinates.begin(), coordinates.end(), factors.begin(),
                  [&](double u) { return factor_of(domain, u); });
   return factors;
+}
+
+/// Whether a step has stayed in the range of numbers: an exponential may leave it for 0 or ∞.
+inline bool are_factors(factor_domain const& domain, std::span<double const> coordinates) {
+  return std::all_of(coordinates.begin(), coordinates.end(), [&](double u) {
+    double const x = factor_of(domain, u);
+    return std::isfinite(x) && (x > 0 || !domain.is_logarithmic);
+  });
 }
 
 template <objective F>

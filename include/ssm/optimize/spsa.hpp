@@ -170,6 +170,9 @@ struct spsa_run {
       next[i] = std::clamp(coordinates[i] + change, low, high);
       record.largest_change = std::max(record.largest_change, std::abs(next[i] - coordinates[i]));
     }
+    if (!detail::are_factors(settings.domain, next)) {
+      return fail(next, std::numeric_limits<double>::quiet_NaN());
+    }
     if (settings.blocks_above) {
       double const after = detail::loss_at_coordinates(f, settings.domain, next,
                                                        detail::spsa_draw(settings, stream, 0, 0));
