@@ -228,7 +228,7 @@ class entering_block {
 };
 
 template <class T, bool Packed>
-__global__ void __launch_bounds__(128, 4)
+__global__ void __launch_bounds__(128, 5)
     entering_kernel(__grid_constant__ selective_problem<T> const p) {
   __shared__ entering_tile::shared memory;
   entering_block<T, Packed>(p, memory).run();

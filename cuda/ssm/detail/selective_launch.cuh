@@ -9,6 +9,7 @@
 #include "ssm/detail/selective_entering.cuh"
 #include "ssm/detail/selective_scan_inputs.hpp"
 #include "ssm/detail/selective_scan_kernel.cuh"
+#include "ssm/detail/selective_step_kernel.cuh"
 #include "ssm/execution.cuh"
 #include "ssm/recurrence.hpp"
 
@@ -114,9 +115,34 @@ void launch_selective(on where, selective_problem<T> const& p, selective_shape s
   }
 }
 
+template <class T, int States>
+void launch_steps(on where, selective_problem<T> const& p, int lanes) {
+  auto const whole = [](index_t stride) { return stride % 4 == 0; };
+  bool const dense = p.carry.stride(2) == 1 && whole(p.states) && whole(p.carry.stride(0)) &&
+                     whole(p.carry.stride(1)) &&
+                     reinterpret_cast<std::uintptr_t>(p.carry.data_handle()) % 16 == 0;
+  auto* const kernel =
+      dense ? selective_step_kernel<T, States, true> : selective_step_kernel<T, States, false>;
+  index_t const blocks = round_up(p.batch * p.channels * lanes, 256) / 256;
+  require<shape_error>(blocks < std::numeric_limits<std::int32_t>::max(),
+                       "selective_scan: ", blocks, " blocks of channels, expected less than 2^31");
+  kernel<<<static_cast<unsigned>(blocks), 256, 0, where.stream>>>(p, lanes);
+  check(cudaGetLastError(), "selective_step_kernel");
+}
+
+/// Whether a call is a few steps, for which nothing is cut.
+template <class T>
+bool is_few_steps(selective_problem<T> const& p) {
+  return p.length <= few_steps && p.checkpoints.data_handle() == nullptr;
+}
+
 /// Cut time into segments; the floats of workspace that they need.
 template <class T>
 index_t plan_segments(selective_problem<T>& p, selective_shape shape, index_t wanted) {
+  if (is_few_steps(p)) {
+    p.segments = 1, p.segment_length = p.length;
+    return 0;
+  }
   index_t const blocks = p.batch * (p.channels / p.group_channels) *
                          (round_up(p.group_channels, shape.channels()) / shape.channels());
   p.segments = wanted;
@@ -130,6 +156,10 @@ index_t plan_segments(selective_problem<T>& p, selective_shape shape, index_t wa
 
 template <class T>
 void run_selective(on where, selective_problem<T>& p, selective_shape shape, float* workspace) {
+  if (is_few_steps(p)) {
+    return shape.states == 4 ? launch_steps<T, 4>(where, p, shape.lanes)
+                             : launch_steps<T, 8>(where, p, shape.lanes);
+  }
   index_t const groups = p.channels / p.group_channels;
   auto const blocks_of = [&](index_t channels, index_t parts) {
     index_t const blocks =
