@@ -194,6 +194,18 @@ template <class T, int Lanes>
   }
 }
 
+/// The lanes `From` of a and, counted on, of b.
+template <int... From, class A, int Lanes>
+[[gnu::always_inline]] inline pack<A, static_cast<int>(sizeof...(From))> shuffled(
+    pack<A, Lanes> const& a, pack<A, Lanes> const& b) {
+#if defined(__CUDACC__)  // nvcc drops the dots from the arguments of a builtin
+  return typename pack<A, static_cast<int>(sizeof...(From))>::vector{
+      (From < Lanes ? a.v[From % Lanes] : b.v[From % Lanes])...};
+#else
+  return __builtin_shufflevector(a.v, b.v, From...);
+#endif
+}
+
 /// Half as many sums of lanes as there were: in each part of Part lanes those of a, then those of
 /// b, where Width lanes next to each other have been one sum.
 template <int Part, int Width, class A, int Lanes>
@@ -205,8 +217,7 @@ template <int Part, int Width, class A, int Lanes>
     return from + lane / Part * Part + i / half_width * Width + half * half_width + i % half_width;
   };
   return [&]<int... i>(std::integer_sequence<int, i...>) __attribute__((always_inline)) {
-    return pack<A, Lanes>(__builtin_shufflevector(a.v, b.v, source(i, 0)...) +
-                          __builtin_shufflevector(a.v, b.v, source(i, 1)...));
+    return shuffled<source(i, 0)...>(a, b) + shuffled<source(i, 1)...>(a, b);
   }
   (std::make_integer_sequence<int, Lanes>{});
 }

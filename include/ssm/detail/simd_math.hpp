@@ -42,8 +42,8 @@ template <int Words>
   } else {
     constexpr int half = Words / 2;
     return [&]<int... i>(std::integer_sequence<int, i...>) __attribute__((always_inline)) {
-      return all_set(pack<std::uint64_t, half>(__builtin_shufflevector(x.v, x.v, i...) &
-                                               __builtin_shufflevector(x.v, x.v, half + i...)));
+      return all_set(
+          pack<std::uint64_t, half>(shuffled<i...>(x, x).v & shuffled<(half + i)...>(x, x).v));
     }
     (std::make_integer_sequence<int, half>{});
   }

@@ -92,10 +92,9 @@ template <int Width, class A, int Lanes>
   unrolled<Lanes / 2>([&](auto k) __attribute__((always_inline)) {
     constexpr int i = decltype(k)::value / Width * 2 * Width + decltype(k)::value % Width;
     [&]<int... j>(std::integer_sequence<int, j...>) __attribute__((always_inline)) {
-      auto const above = rows[i].v, below = rows[i + Width].v;
-      rows[i] = __builtin_shufflevector(above, below, (j & Width ? Lanes + j - Width : j)...);
-      rows[i + Width] =
-          __builtin_shufflevector(above, below, (j & Width ? Lanes + j : j + Width)...);
+      auto const above = rows[i], below = rows[i + Width];
+      rows[i] = shuffled<(j & Width ? Lanes + j - Width : j)...>(above, below);
+      rows[i + Width] = shuffled<(j & Width ? Lanes + j : j + Width)...>(above, below);
     }
     (std::make_integer_sequence<int, Lanes>{});
   });
