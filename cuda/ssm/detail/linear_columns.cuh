@@ -32,7 +32,7 @@ struct columns_tiles {
     return together * (32 / width);
   }
 
-  struct stage_memory {
+  struct alignas(tile_alignment) stage_memory {
     T in[Step::inputs][room];
     affine_map<number> of_part[worker_threads];  ///< in a pipeline later: of all parts before
   };

@@ -87,7 +87,7 @@ struct rows_tiles {
   static constexpr int pipeline_blocks = 2;  ///< on a multiprocessor
   static constexpr int walk_blocks = sizeof(number) == 4 ? 3 : 2, walk_stages = 3;
 
-  struct stage_memory {
+  struct alignas(tile_alignment) stage_memory {
     T in[Step::inputs][slots];
     tile_map<number> of_warp[worker_warps];  ///< in a pipeline later: of all warps before it
   };

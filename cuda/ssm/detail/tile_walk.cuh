@@ -19,7 +19,7 @@ __global__ void __launch_bounds__(walk_threads, Tiles::walk_blocks)
     walk_kernel(typename Tiles::problem const p) {
   using tile_type = typename Tiles::tile_type;
   constexpr int S = Tiles::walk_stages, known = 8;  // more than are under way
-  extern __shared__ __align__(16) unsigned char memory[];
+  extern __shared__ __align__(tile_alignment) unsigned char memory[];
   __shared__ tile_type ring[known];
   Tiles const tiles{p, reinterpret_cast<typename Tiles::stage_memory*>(memory)};
   auto const tile_of = [&](int round) -> tile_type& { return ring[round % known]; };
