@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: Apache-2.0
+// selective_vjp_launch.cuh: the kernels of the gradient of Mamba's operator, one after another.
+#pragma once
+
+#include <algorithm>
+#include <limits>
+
+#include "ssm/detail/selective_launch.cuh"
+#include "ssm/detail/selective_vjp_arriving.cuh"
+#include "ssm/detail/selective_vjp_kernel.cuh"
+#include "ssm/detail/selective_vjp_sums.cuh"
+
+namespace ssm::gpu::detail {
+
+/// The floats of workspace that the kernels share, and where each part begins.
+struct vjp_memory {
+  index_t block_states, arriving, decay, sums, shared, end;
+};
+
+template <class T>
+index_t blocks_of_group(selective_problem<T> const& p, index_t channels) {
+  return (p.group_channels + channels - 1) / channels;
+}
+
+/// The segments for which waves of `slots` blocks take least time: a wave takes as long as its
+/// steps and what a segment costs beside them.
+inline index_t vjp_segments_for(index_t blocks, index_t length, index_t slots) {
+  index_t best = 1, least = std::numeric_limits<index_t>::max();
+  for (index_t waves = 1; waves <= 4; ++waves) {
+    index_t const most = std::clamp<index_t>(length / least_segment, 1, 65535);
+    index_t const segments = std::clamp<index_t>(waves * slots / blocks, 1, most);
+    index_t const steps = (length + segments - 1) / segments + least_segment / 2;
+    index_t const time = (segments * blocks + slots - 1) / slots * steps;
+    if (time < least) least = time, best = segments;
+  }
+  return best;
+}
+
+/// Cut time into segments and share out the workspace.
+template <class T>
+vjp_memory plan_vjp(selective_vjp_problem<T>& p, index_t wanted, bool has_checkpoints,
+                    bool wants_shared) {
+  index_t const channel_blocks =
+      p.batch * (p.channels / p.group_channels) * blocks_of_group(p, selective_vjp_tile::channels);
+  if (wanted == 0) wanted = vjp_segments_for(channel_blocks, p.length, 2 * processors());
+  p.segment_length = round_up((p.length + wanted - 1) / wanted, selective_scan_block);
+  p.segments = (p.length + p.segment_length - 1) / p.segment_length;
+  index_t const blocks = (p.length + selective_scan_block - 1) / selective_scan_block;
+  index_t const lanes = p.batch * p.states * p.channels;
+  index_t const states = p.segments > 1 ? p.segments * lanes : 0;
+  vjp_memory m{};
+  index_t next = 0;
+  auto const take = [&](index_t floats) {
+    index_t const first = next;
+    next += round_up(floats, 4);
+    return first;
+  };
+  m.block_states = take(has_checkpoints ? 0 : blocks * lanes);
+  m.arriving = take(states);
+  m.decay = take(states);
+  m.sums = take(p.batch * p.segments * (p.states + channel_sums) * p.channels);
+  m.shared = take(wants_shared ? channel_blocks * p.length * 2 * selective_vjp_tile::states : 0);
+  m.end = next;
+  return m;
+}
+
+/// A grid of one thread for each of so many things.
+inline unsigned blocks_for(index_t threads, char const* name) {
+  index_t const blocks = (threads + 127) / 128;
+  require<shape_error>(blocks < std::numeric_limits<std::int32_t>::max(), name, ": ", blocks,
+                       " blocks, expected less than 2^31");
+  return static_cast<unsigned>(blocks);
+}
+
+/// The pass of 16 states that p says.
+template <class T>
+void launch_vjp(on where, selective_vjp_problem<T> const& p, bool leaves_checkpoints) {
+  constexpr int shared = sizeof(selective_vjp_tile::shared);
+  auto* const kernel = p.packed ? selective_vjp_kernel<T, true> : selective_vjp_kernel<T, false>;
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared),
+        "cudaFuncSetAttribute");
+  index_t const blocks =
+      p.batch * (p.channels / p.group_channels) * blocks_of_group(p, selective_vjp_tile::channels);
+  dim3 const grid(blocks_for(blocks * 128, "selective_scan_vjp"),
+                  static_cast<unsigned>(p.segments));
+  kernel<<<grid, selective_vjp_tile::threads, shared, where.stream>>>(p, leaves_checkpoints);
+  check(cudaGetLastError(), "selective_vjp_kernel");
+}
+
+/// Of 32 channels and up to 16 states a block, for all segments but one.
+template <class T, class Kernel, class Problem>
+void launch_pass(on where, Problem const& p, Kernel* packed, Kernel* unpacked, char const* name) {
+  index_t const parts = (p.states + entering_tile::states - 1) / entering_tile::states;
+  index_t const blocks = p.batch * (p.channels / p.group_channels) *
+                         blocks_of_group(p, entering_tile::channels) * parts;
+  auto* const kernel = p.packed ? packed : unpacked;
+  kernel<<<dim3(blocks_for(blocks * 128, name), static_cast<unsigned>(p.segments - 1)), 128, 0,
+           where.stream>>>(p);
+  check(cudaGetLastError(), name);
+}
+
+template <class T>
+void run_vjp(on where, selective_vjp_problem<T>& p, vjp_memory const& m, float* workspace,
+             trajectory_view<float const, memory::device> checkpoints,
+             trajectory_view<float, memory::device> to_B,
+             trajectory_view<float, memory::device> to_C, channel_gradients const& channels) {
+  p.entering = p.arriving = workspace + m.arriving;
+  p.decay = workspace + m.decay;
+  p.sums = workspace + m.sums;
+  p.shared = m.end > m.shared ? workspace + m.shared : nullptr;
+  index_t const lanes = p.batch * p.states * p.channels;
+  auto const each_pass = [&](auto const& launch) {
+    for (p.first_state = 0; p.first_state < p.states; p.first_state += selective_vjp_tile::states) {
+      launch();
+    }
+  };
+  if (checkpoints.data_handle() == nullptr) {
+    index_t const blocks = (p.length + selective_scan_block - 1) / selective_scan_block;
+    p.checkpoints = {workspace + m.block_states, {p.batch, blocks, p.states, p.channels}};
+    checkpoints = p.checkpoints;
+    if (p.segments > 1) {
+      launch_pass<T, void(selective_problem<T>)>(where, static_cast<selective_problem<T> const&>(p),
+                                                 entering_kernel<T, true>,
+                                                 entering_kernel<T, false>, "entering_kernel");
+      fold_kernel<T><<<blocks_for(lanes, "fold_kernel"), 128, 0, where.stream>>>(p);
+      check(cudaGetLastError(), "fold_kernel");
+    }
+    each_pass([&] { launch_vjp(where, p, true); });
+  }
+  p.block_states = checkpoints;
+  if (p.segments > 1) {
+    launch_pass<T, void(selective_vjp_problem<T>)>(where, p, arriving_kernel<T, true>,
+                                                   arriving_kernel<T, false>, "arriving_kernel");
+    fold_back_kernel<T><<<blocks_for(lanes, "fold_back_kernel"), 128, 0, where.stream>>>(p);
+    check(cudaGetLastError(), "fold_back_kernel");
+  }
+  index_t const rows = p.batch * (p.channels / p.group_channels);
+  require<shape_error>(rows <= 65535, "selective_scan_vjp: ", rows,
+                       " groups of all rows, expected at most 65535");
+  dim3 const grid(blocks_for(p.length * 2 * selective_vjp_tile::states, "add_shared_kernel"),
+                  static_cast<unsigned>(rows));
+  each_pass([&] {
+    launch_vjp(where, p, false);
+    if (p.shared == nullptr) return;
+    add_shared_kernel<T><<<grid, 128, 0, where.stream>>>(
+        p, {to_B, to_C, blocks_of_group(p, selective_vjp_tile::channels)});
+    check(cudaGetLastError(), "add_shared_kernel");
+  });
+  index_t const size = (p.states + channel_sums) * p.channels;
+  fold_sums_kernel<T><<<blocks_for(size, "fold_sums_kernel"), 128, 0, where.stream>>>(p);
+  check(cudaGetLastError(), "fold_sums_kernel");
+  add_channels_kernel<T>
+      <<<dim3(blocks_for(p.states * p.channels, "add_channels_kernel"), channel_adder<T>::kinds),
+         128, 0, where.stream>>>(p, channels);
+  check(cudaGetLastError(), "add_channels_kernel");
+}
+
+}  // namespace ssm::gpu::detail

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+// selective_vjp_problem.cuh: the gradient of Mamba's operator as its kernels see it.
+#pragma once
+
+#include "ssm/detail/selective_problem.cuh"
+
+namespace ssm::gpu::detail {
+
+/// What one thread adds up for a channel, beside a sum for each of its states.
+enum class channel_sum { D, step_bias, step_factor };
+inline constexpr int channel_sums = 3;
+
+/// The forward problem, the cotangents that arrive and the gradients that leave; null: not wanted.
+template <class T>
+struct selective_vjp_problem : selective_problem<T> {
+  selective_array<T const> y_cotangent;
+  selective_array<float> to_x, to_step_size, to_gate;
+  state_view<float, memory::device> carry_cotangent;
+  trajectory_view<float const, memory::device> block_states;  // entering blocks of 32 steps
+  index_t first_state;  // of the up to 16 that a pass is about: gradients of states only add
+
+  float* arriving;  // as `entering`: the cotangent of the state that leaves a segment
+  float* sums;      // (batch, segment, state..., channel_sum, channel): sums over a segment
+  float* shared;    // (block of channels, time, B or C, 16): sums over a block's channels
+
+  __device__ index_t sum_row(index_t b, index_t segment, index_t row) const {
+    return ((b * this->segments + segment) * (this->states + channel_sums) + row) * this->channels;
+  }
+};
+
+/// Which channels and steps a block of `channels` channels has.
+struct channel_block {
+  index_t b, group, channel;  // its first channel
+  int channels;
+
+  template <class T>
+  __device__ channel_block(selective_problem<T> const& p, index_t index, int most) {
+    index_t const blocks = (p.group_channels + most - 1) / most;
+    index_t const groups = p.channels / p.group_channels;
+    index_t const block = index % blocks;
+    group = index / blocks % groups;
+    b = index / blocks / groups;
+    channel = group * p.group_channels + block * most;
+    index_t const left = p.group_channels - block * most;
+    channels = static_cast<int>(left < most ? left : most);
+  }
+};
+
+/// Add to the first `count` elements of a packet that begins at `first`.
+template <bool Packed>
+__device__ void add_packet(float* first, index_t stride, int count,
+                           float const (&values)[packet_elements]) {
+  if constexpr (Packed) {
+    if (count == 0) return;
+    auto* const four = reinterpret_cast<float4*>(first);
+    float4 a = four[0], b = four[1];
+    a.x += values[0], a.y += values[1], a.z += values[2], a.w += values[3];
+    b.x += values[4], b.y += values[5], b.z += values[6], b.w += values[7];
+    four[0] = a, four[1] = b;
+  } else {
+#pragma unroll
+    for (int i = 0; i < packet_elements; ++i) {
+      if (i < count) first[i * stride] += values[i];
+    }
+  }
+}
+
+}  // namespace ssm::gpu::detail

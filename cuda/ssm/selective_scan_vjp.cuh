@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: Apache-2.0
+// selective_scan_vjp.cuh: the gradient of Mamba's operator on the GPU.
+#pragma once
+
+#include <cmath>
+#include <cstddef>
+#include <type_traits>
+
+#include "ssm/detail/selective_vjp_launch.cuh"
+#include "ssm/selective_scan.cuh"
+
+namespace ssm::gpu {
+namespace detail {
+
+/// Throws shape_error where several threads would add to one element.
+template <class T>
+void require_unshared(selective_scan_gradients<T, memory::device> const& to) {
+  ssm::detail::require_writable(to.x, "selective_scan_vjp: gradients.x");
+  ssm::detail::require_writable(to.step_size, "selective_scan_vjp: gradients.step_size");
+  ssm::detail::require_writable(to.gate, "selective_scan_vjp: gradients.gate");
+  ssm::detail::require_writable(to.B, "selective_scan_vjp: gradients.B");
+  ssm::detail::require_writable(to.C, "selective_scan_vjp: gradients.C");
+}
+
+template <class T>
+selective_vjp_problem<T> vjp_problem(
+    selective_scan_inputs<T, memory::device> const& in,
+    state_view<float const, memory::device> const& initial,
+    sequence_view<T const, memory::device> const& y_cotangent,
+    state_view<float, memory::device> const& carry_cotangent,
+    selective_scan_gradients<T, memory::device> const& to,
+    trajectory_view<float const, memory::device> const& checkpoints,
+    selective_scan_plan const& plan) {
+  static_assert(std::is_same_v<accumulator_t<T>, float>,
+                "gpu::selective_scan_vjp computes in float: T is float, bfloat16 or float16");
+  scan_shape const s = ssm::detail::checked_shape(in);
+  index_array<3> const states{s.batch, s.channels, s.states};
+  require_shape(initial, states, "selective_scan_vjp: initial", "batch, channel, state");
+  require_shape(y_cotangent, in.x.extents(), "selective_scan_vjp: y_cotangent",
+                "batch, time, channel");
+  require_shape(carry_cotangent, states, "selective_scan_vjp: carry_cotangent",
+                "batch, channel, state");
+  ssm::detail::require_writable(carry_cotangent, "selective_scan_vjp: carry_cotangent");
+  ssm::detail::require_gradients(in, to);
+  require_unshared(to);
+  ssm::detail::require_checkpoints(checkpoints, s, "selective_scan_vjp: checkpoints");
+  require<shape_error>(s.states <= 256, "selective_scan_vjp: eigenvalue has ", s.states,
+                       " states, expected at most 256");
+  require<shape_error>(plan.segments >= 0 && plan.segments <= 65535,
+                       "selective_scan_vjp: plan.segments is ", plan.segments,
+                       ", expected 0 to 65535");
+  require<shape_error>(plan.negligible >= 0.0f && plan.negligible < 1.0f,
+                       "selective_scan_vjp: plan.negligible is ", plan.negligible,
+                       ", expected at least 0 and less than 1");
+
+  selective_vjp_problem<T> p{};
+  auto const give = [](auto& array, auto const& view) {
+    array.data = view.data_handle();
+    array.batch = view.stride(0), array.time = view.stride(1), array.channel = view.stride(2);
+  };
+  give(p.x, in.x), give(p.step_size, in.step_size), give(p.gate, in.gate);
+  give(p.y_cotangent, y_cotangent);
+  give(p.to_x, to.x), give(p.to_step_size, to.step_size);
+  if (in.gate.data_handle() != nullptr) give(p.to_gate, to.gate);
+  p.along_time = p.x.time == 1 && p.x.channel != 1;
+  auto const project = [](auto& array, auto const& view) {
+    array = {view.data_handle(), view.stride(0), view.stride(1), view.stride(2), view.stride(3)};
+  };
+  project(p.B, in.B), project(p.C, in.C);
+  p.projections_along_time = p.B.time == 1 && p.B.state != 1;
+  p.eigenvalue = in.eigenvalue, p.scaling = in.scaling;
+  p.D = in.D, p.step_bias = in.step_bias;
+  p.softplus = in.step_rule.softplus, p.limited = in.step_rule.limits.has_value();
+  p.smallest_step = p.limited ? in.step_rule.limits->smallest : -INFINITY;
+  p.largest_step = p.limited ? in.step_rule.limits->largest : INFINITY;
+  p.sequence = in.sequence;
+  p.initial = initial, p.carry_cotangent = carry_cotangent;
+  p.batch = s.batch, p.length = s.length, p.channels = s.channels, p.states = s.states;
+  p.group_channels = in.B.extent(2) > 0 ? s.channels / in.B.extent(2) : 0;
+  auto const packets = [&](auto const&... arrays) {
+    return (has_packets(arrays, p.along_time) && ...);
+  };
+  p.packed = packets(p.x, p.step_size, p.gate, p.y_cotangent, p.to_x, p.to_step_size, p.to_gate) &&
+             (p.along_time ? p.length : p.group_channels) % packet_elements == 0 &&
+             has_quads(p.B, p.projections_along_time) && has_quads(p.C, p.projections_along_time) &&
+             (p.projections_along_time ? p.length : p.states) % 4 == 0;
+  // With negative steps states grow again: then nothing may be left out.
+  bool const never_negative = p.softplus || p.smallest_step >= 0.0f;
+  p.threshold = never_negative ? std::log2(plan.negligible) : -INFINITY;
+  return p;
+}
+
+template <class T>
+bool wants_shared(selective_scan_gradients<T, memory::device> const& to) {
+  return to.B.data_handle() != nullptr || to.C.data_handle() != nullptr;
+}
+
+}  // namespace detail
+
+/// Bytes of workspace that selective_scan_vjp needs.
+template <class T>
+std::size_t selective_scan_vjp_workspace(
+    selective_scan_inputs<T, memory::device> const& in,
+    std::type_identity_t<state_view<float const, memory::device>> const& initial,
+    std::type_identity_t<sequence_view<T const, memory::device>> const& y_cotangent,
+    std::type_identity_t<state_view<float, memory::device>> const& carry_cotangent,
+    std::type_identity_t<selective_scan_gradients<T, memory::device>> const& gradients,
+    std::type_identity_t<trajectory_view<float const, memory::device>> const& checkpoints = {},
+    selective_scan_plan const& plan = {}) {
+  auto p =
+      detail::vjp_problem(in, initial, y_cotangent, carry_cotangent, gradients, checkpoints, plan);
+  if (!detail::has_work(p)) return 0;
+  auto const memory = detail::plan_vjp(p, plan.segments, checkpoints.data_handle() != nullptr,
+                                       detail::wants_shared(gradients));
+  return sizeof(float) * static_cast<std::size_t>(memory.end);
+}
+
+/// Gradient of selective_scan, given the cotangents of y and of the final state, as the CPU's.
+/// `carry_cotangent` is the cotangent of the final state on entry and the gradient of the initial
+/// state on exit; the others are added to `gradients`. States are computed again from the
+/// `checkpoints` of a forward run, or from `initial`, which costs a third more. Returns before the
+/// work is done, allocates nothing, and may be captured in a graph.
+///
+/// Time is cut into segments that run side by side, back in time. What arrives at the end of each
+/// is found by a first pass that, walking on from there, leaves each state where its cotangent has
+/// decayed (`plan`, but for `visited`). 16 states are a pass.
+/// Shapes    as selective_scan; every gradient as its input. A stride of 0 sums for what channels
+///           or states share: eigenvalue, D, step_bias, scaling.
+/// Accuracy  as selective_scan; what the first pass leaves out is at most plan.negligible times the
+///           size the cotangent had there.
+/// Repeats   bit for bit.
+/// Memory    reads inputs and cotangents twice; workspace 32·length floats for each 128 channels
+///           of a row, and the checkpoints where none are given.
+/// Throws    shape_error before any launch; gpu::error where a launch fails.
+/// Tested    tests/selective_scan_vjp_test.cu.
+template <class T>
+void selective_scan_vjp(
+    on where, selective_scan_inputs<T, memory::device> const& in,
+    std::type_identity_t<state_view<float const, memory::device>> const& initial,
+    std::type_identity_t<sequence_view<T const, memory::device>> const& y_cotangent,
+    std::type_identity_t<state_view<float, memory::device>> const& carry_cotangent,
+    std::type_identity_t<selective_scan_gradients<T, memory::device>> const& gradients,
+    workspace const& memory,
+    std::type_identity_t<trajectory_view<float const, memory::device>> const& checkpoints = {},
+    selective_scan_plan const& plan = {}) {
+  auto p =
+      detail::vjp_problem(in, initial, y_cotangent, carry_cotangent, gradients, checkpoints, plan);
+  if (!detail::has_work(p)) return;
+  auto const parts = detail::plan_vjp(p, plan.segments, checkpoints.data_handle() != nullptr,
+                                      detail::wants_shared(gradients));
+  auto* const own = detail::checked(memory, sizeof(float) * static_cast<std::size_t>(parts.end),
+                                    "selective_scan_vjp");
+  detail::run_vjp(where, p, parts, reinterpret_cast<float*>(own), checkpoints, gradients.B,
+                  gradients.C,
+                  {gradients.eigenvalue, gradients.D, gradients.step_bias, gradients.scaling});
+}
+
+}  // namespace ssm::gpu
