@@ -10,8 +10,6 @@
 #include <vector>
 
 #include "ssm/selective_scan.hpp"
-
-#include "ssm/selective_scan.hpp"
 #include "support/oracle.hpp"
 #include "support/selective_scan_gradients.hpp"
 

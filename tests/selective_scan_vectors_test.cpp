@@ -8,8 +8,6 @@
 #include <string>
 
 #include "ssm/selective_scan.hpp"
-
-#include "ssm/selective_scan.hpp"
 #include "support/operator_vectors.hpp"
 #include "support/selective_scan_gradients.hpp"
 

@@ -6,8 +6,6 @@
 #include <string>
 
 #include "ssm/selective_scan.hpp"
-
-#include "ssm/selective_scan.hpp"
 #include "support/selective_scan_gradients.hpp"
 
 namespace {
