@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// Mamba's operator on a GPU, forward and with its gradient, as a share of the
-// rates at which it copies and computes exponentials, beside whole arrays with
-// Thrust and, with --peer FILE, beside another library's kernels
-// (support/selective_peer.hpp).
+// Mamba's operator on a GPU, forward and with its gradient, as a share of the rates at which it
+// copies and computes exponentials, beside whole arrays with Thrust and, with --peer FILE, beside
+// another library's kernels (support/selective_peer.hpp).
 #include <algorithm>
+#include <bit>
+#include <cstdint>
 #include <iostream>
 #include <memory>
 #include <string>
@@ -13,6 +14,7 @@
 #include "support/device_program.cuh"
 #include "support/exponential_rate.cuh"
 #include "support/selective_own_calls.cuh"
+#include "support/selective_own_gradient.cuh"
 
 namespace {
 
@@ -31,6 +33,7 @@ constexpr shape_rows shapes[] = {
     {.shape = {1, 1536, 2048}},
     {.shape = {1, 5120, 262144}, .has_floats = false},
     {.shape = {1, 1536, 1048576}},
+    {.shape = {1, 5120, 131071}, .has_floats = false},
     // For the picture.
     {.shape = {1, 1536, 8192}, .has_gradient = false, .has_floats = false},
     {.shape = {1, 1536, 262144}, .has_gradient = false, .has_floats = false},
@@ -84,8 +87,7 @@ class rows_of_selective_scan {
     for (selective_shape const& s : steps) {
       auto const arrays = std::make_shared<selective_arrays<T>>(stream_, s, as_initialized);
       device_row row = row_of<T>("step", s, as_initialized, innermost::channels, false);
-      // The state, read and written, and eigenvalues, which are for all of the
-      // batch.
+      // The state, read and written, and eigenvalues, which are for all of the batch.
       row.bytes += sizeof(float) * static_cast<double>(s.states) * (2 + 1. / double(s.batch));
       program_.add(row, [arrays] {
         auto const calls = std::make_shared<own_calls<T>>(arrays, innermost::channels);
@@ -108,7 +110,8 @@ class rows_of_selective_scan {
       }
       if (peer_) add_peer<T>(s, kind, arrays, has_gradient);
     }
-    if (!has_memory(selective_thrust_memory::bytes(s))) return run_turns();
+    bool const has_keys = std::has_single_bit(static_cast<std::uint64_t>(s.length));
+    if (!has_keys || !has_memory(selective_thrust_memory::bytes(s))) return run_turns();
     program_.add(row_of<T>("thrust::inclusive_scan_by_key", s, kind, innermost::time, false),
                  [arrays] {
                    auto const calls = std::make_shared<thrust_calls<T>>(arrays);
@@ -120,8 +123,11 @@ class rows_of_selective_scan {
   template <class T>
   void add_own(selective_shape const& s, memory_kind const& kind, innermost layout,
                std::shared_ptr<selective_arrays<T>> const& arrays, bool has_gradient) {
-    if (has_gradient) return;
     program_.add(row_of<T>("selective_scan", s, kind, layout, has_gradient), [=] {
+      if (has_gradient) {
+        auto const calls = std::make_shared<own_gradient_calls<T>>(arrays, layout);
+        return ready(calls, &own_gradient_calls<T>::both, calls->check_both());
+      }
       auto const calls = std::make_shared<own_calls<T>>(arrays, layout);
       auto const found = calls->check_forward();
       std::string const note =
@@ -141,10 +147,9 @@ class rows_of_selective_scan {
     });
   }
 
-  /// Forward x, step size, gate and y are moved; the gradient reads three of
-  /// them again and the cotangent, and writes three gradients. Each state of
-  /// each step has an exponential in either direction, softplus two, the gate
-  /// two, and their slopes as many again.
+  /// Forward x, step size, gate and y are moved; the gradient reads three of them again and the
+  /// cotangent, and writes three gradients. Each state of each step has an exponential in either
+  /// direction, softplus two, the gate two, and their slopes as many again.
   template <class T>
   static device_row row_of(std::string const& operation, selective_shape const& s,
                            memory_kind const& kind, innermost layout, bool has_gradient) {
@@ -173,6 +178,7 @@ class rows_of_selective_scan {
         {[this](gpu::on where) { exponentials_.run(where); }, exponentials_.count()});
   }
 
+  /// A quarter of the device: beside it are the inputs and what other rows of the group keep.
   static bool has_memory(index_t bytes) {
     std::size_t free = 0, total = 0;
     gpu::check(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
@@ -187,8 +193,7 @@ class rows_of_selective_scan {
   std::unique_ptr<selective_peer> peer_;
 };
 
-/// Forward rows of one kind of network: ours with channels innermost, and the
-/// others'.
+/// Forward rows of one kind of network: ours with channels innermost, and the others'.
 std::string curve_of(device_result const& r) {
   auto const& w = r.what;
   bool const is_ours = w.operation == "selective_scan";
