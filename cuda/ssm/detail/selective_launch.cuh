@@ -117,10 +117,15 @@ void launch_selective(on where, selective_problem<T> const& p, selective_shape s
 
 template <class T, int States>
 void launch_steps(on where, selective_problem<T> const& p, int lanes) {
-  auto const whole = [](index_t stride) { return stride % 4 == 0; };
-  bool const dense = p.carry.stride(2) == 1 && whole(p.states) && whole(p.carry.stride(0)) &&
-                     whole(p.carry.stride(1)) &&
-                     reinterpret_cast<std::uintptr_t>(p.carry.data_handle()) % 16 == 0;
+  auto const is_dense = [](auto const& view) {
+    constexpr int last = std::remove_cvref_t<decltype(view)>::rank - 1;
+    bool whole = view.stride(last) == 1 && view.extent(last) % 4 == 0 &&
+                 reinterpret_cast<std::uintptr_t>(view.data_handle()) % 16 == 0;
+    for (int axis = 0; axis < last; ++axis) whole = whole && view.stride(axis) % 4 == 0;
+    return whole;
+  };
+  bool const dense =
+      is_dense(p.carry) && is_dense(p.eigenvalue) && has_quads(p.B, false) && has_quads(p.C, false);
   auto* const kernel =
       dense ? selective_step_kernel<T, States, true> : selective_step_kernel<T, States, false>;
   index_t const blocks = round_up(p.batch * p.channels * lanes, 256) / 256;

@@ -37,7 +37,8 @@ struct vector_width {
   static constexpr int bytes = Bytes;
 };
 
-#if defined(__x86_64__)
+// nvcc hands a lambda's attributes on to nobody, so what it compiles keeps to the baseline.
+#if defined(__x86_64__) && !defined(__CUDACC__)
 template <class Body>
 __attribute__((target("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma"))) void run_avx512(
     Body const& body) {
@@ -57,10 +58,12 @@ __attribute__((target("avx2,fma"))) void run_avx2(Body const& body) {
 /// Units of one program may have different -m flags, for a machine that has all of them: of an
 /// inline function that two units share, ours or the standard library's, the linker keeps one, with
 /// the flags of either. A name of ours for each set of flags would not change the latter, and a
-/// tensor could not pass between the units.
+/// tensor could not pass between the units. So is it with an operator of the CPU that is called
+/// from a CUDA source too, where it keeps to the baseline: call it from C++ alone where speed
+/// counts.
 template <class Body>
-void dispatch(instruction_set wanted, Body const& body) {
-#if defined(__x86_64__)
+void dispatch([[maybe_unused]] instruction_set wanted, Body const& body) {
+#if defined(__x86_64__) && !defined(__CUDACC__)
   switch (std::min(wanted, machine_instruction_set())) {
     case instruction_set::avx512:
       return run_avx512(body);

@@ -211,10 +211,10 @@ template <int... From, class A, int Lanes>
 template <int Part, int Width, class A, int Lanes>
 [[gnu::always_inline]] inline pack<A, Lanes> fold_lanes(pack<A, Lanes> const& a,
                                                         pack<A, Lanes> const& b) {
-  constexpr auto source = [](int lane, int half) {
+  constexpr auto source = [](int lane, int second) {
     constexpr int half_part = Part / 2, half_width = Width / 2;
     int const i = lane % half_part, from = lane % Part < half_part ? 0 : Lanes;
-    return from + lane / Part * Part + i / half_width * Width + half * half_width + i % half_width;
+    return from + lane / Part * Part + i / half_width * Width + second * half_width + i % half_width;
   };
   return [&]<int... i>(std::integer_sequence<int, i...>) __attribute__((always_inline)) {
     return shuffled<source(i, 0)...>(a, b) + shuffled<source(i, 1)...>(a, b);

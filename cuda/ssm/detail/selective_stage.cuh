@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: Apache-2.0
+// selective_stage.cuh: what a block of selective_scan reads, discretizes, and writes in the end.
+#pragma once
+
+#include "ssm/detail/device_math.cuh"
+#include "ssm/detail/selective_problem.cuh"
+
+namespace ssm::gpu::detail {
+
+/// What a block does: `steps` steps of `channels` channels at a time. A thread has `States` states
+/// of two neighbouring channels, `Lanes` lanes have all states of two channels. Each lane calls the
+/// channel that it writes in the end its own, so that partial sums cross lanes without selections.
+template <class T, int States, int Lanes>
+struct selective_tile {
+  static constexpr int threads = 128;
+  static constexpr int steps = 16;
+  static constexpr int channels = 2 * threads / Lanes;
+  static constexpr int states = States * Lanes;
+  using grid = packet_grid<steps, channels>;
+  static constexpr int packets_per_thread = (grid::packets + threads - 1) / threads;
+  static constexpr int quads = 2 * steps * states / 4;  // of B and C
+  static constexpr int quads_per_thread = (quads + threads - 1) / threads;
+
+  struct shared {
+    float4 pair[steps][channels / 2];  // Δ, Δ·x of two channels
+    float y[steps][channels];
+    float4 projection[2][steps][states / 4];  // B and C
+    float bias[channels], factor[channels], D[channels];
+    float largest_rate[threads / 32];
+    unsigned starts;
+    // As they are stored; x is read again when its tile is done, and the next one has come by then.
+    packet_slots<T, threads> x[2][packets_per_thread];
+    packet_slots<T, threads> step[packets_per_thread], gate[packets_per_thread];
+    quad_slots<T, threads> quad[quads_per_thread];
+  };
+
+  /// Where the pair of channels 2i and 2i + 1 is, so that a warp's packets meet no bank twice.
+  __device__ static int swizzled(int i) { return i ^ (i >> 3 & 3); }
+};
+
+/// A block's channels and steps, and the way of a tile from memory to Δ, Δ·x, B and C in shared
+/// memory, and from sums there to y.
+template <class T, int States, int Lanes, bool Packed>
+struct selective_stage {
+  using tile = selective_tile<T, States, Lanes>;
+  using shared = typename tile::shared;
+
+  selective_problem<T> const& p;
+  shared& s;
+  index_t b, group, channel;  // the block's first channel
+  int channels;               // how many it has
+  index_t begin, end;         // steps
+  bool has_gate;
+  int2 place;  // step and channel of this thread's first packet in a tile
+  int count;   // and how many of its elements are channels of the block
+
+  __device__ selective_stage(selective_problem<T> const& problem, shared& memory)
+      : p{problem}, s{memory} {
+    index_t const blocks = (p.group_channels + tile::channels - 1) / tile::channels;
+    index_t const groups = p.channels / p.group_channels;
+    index_t const index = blockIdx.x;
+    index_t const block = index % blocks;
+    group = index / blocks % groups;
+    b = index / blocks / groups;
+    channel = group * p.group_channels + block * tile::channels;
+    index_t const left = p.group_channels - block * tile::channels;
+    channels = static_cast<int>(left < tile::channels ? left : tile::channels);
+    begin = blockIdx.y * p.segment_length;
+    end = begin + p.segment_length < p.length ? begin + p.segment_length : p.length;
+    has_gate = p.gate.data != nullptr;
+    place = tile::grid::place(static_cast<int>(threadIdx.x), p.along_time);
+    int const there = threadIdx.x < tile::grid::packets ? channels - place.y : 0;
+    bool const is_whole = there > 0 && (p.along_time || there > packet_elements);
+    count = is_whole ? packet_elements : there > 0 ? there : 0;
+  }
+
+  __device__ void load_channels() {
+    for (int c = static_cast<int>(threadIdx.x); c < tile::channels; c += tile::threads) {
+      bool const is_there = c < channels;
+      s.bias[c] = is_there ? p.bias(channel + c) : 0.0f;
+      s.factor[c] = is_there ? p.scaling.step_factor(channel + c) : 0.0f;
+      s.D[c] = is_there ? p.skip(channel + c) : 0.0f;
+    }
+  }
+
+  /// One array's packets: the k-th of a tile is 8k steps after `at`.
+  template <class U>
+  struct cursor {
+    U* at;
+    index_t time, stride;
+    __device__ U* packet(int k) const { return at + packet_elements * k * time; }
+    __device__ void advance() { at += tile::steps * time; }
+  };
+  template <class U>
+  __device__ cursor<U> cursor_of(selective_array<U> const& array) const {
+    return {array.at(b, begin + place.x, channel + place.y), array.time,
+            array.stride(p.along_time)};
+  }
+  /// How many elements the k-th packet has where `left` steps are left.
+  __device__ int elements(int k, int left) const {
+    int const steps = left - place.x - packet_elements * k;
+    if (steps <= 0) return 0;
+    return p.along_time && steps < count ? steps : count;
+  }
+  template <class U>
+  __device__ void request(packet_slots<T, tile::threads>& to, cursor<U> const& from, int k,
+                          int left) {
+    to.template request<Packed>(from.packet(k), from.stride, elements(k, left));
+  }
+
+  /// The pair of Δ and Δ·x of one step and channel.
+  __device__ float2& pair(int t, int c) const {
+    return reinterpret_cast<float2*>(&s.pair[t][tile::swizzled(c / 2)])[c % 2];
+  }
+
+  /// Eight numbers of the block's channels, those of a packet.
+  __device__ void of_channels(float const* from, int2 const& at,
+                              float (&to)[packet_elements]) const {
+    if (p.along_time) {
+#pragma unroll
+      for (float& number : to) number = from[at.y];
+    } else {
+#pragma unroll
+      for (int i = 0; i < packet_elements; i += 4) {
+        float4 const four = *reinterpret_cast<float4 const*>(from + at.y + i);
+        to[i] = four.x, to[i + 1] = four.y, to[i + 2] = four.z, to[i + 3] = four.w;
+      }
+    }
+  }
+
+  /// Δ and Δ·x of a packet to shared memory; the largest |Δ|.
+  __device__ float discretize(int k, int left, stored_packet<T> const& x,
+                              stored_packet<T> const& step_size) {
+    if (tile::grid::packets < tile::threads && threadIdx.x >= tile::grid::packets) return 0.0f;
+    int2 const at{place.x + packet_elements * k, place.y};
+    float bias[packet_elements], factor[packet_elements], step[packet_elements];
+    of_channels(s.bias, at, bias);
+    of_channels(s.factor, at, factor);
+    p.steps(step_size, bias, factor, step);
+    if (!Packed || left < tile::steps) {
+      int const there = elements(k, left);
+#pragma unroll
+      for (int i = 0; i < packet_elements; ++i) step[i] = i < there ? step[i] : 0.0f;
+    }
+    float largest = 0.0f;
+#pragma unroll
+    for (float const each : step) largest = larger(largest, fabsf(each));
+    if (p.along_time) {
+#pragma unroll
+      for (int i = 0; i < packet_elements; ++i) pair(at.x + i, at.y) = {step[i], step[i] * x[i]};
+    } else {
+#pragma unroll
+      for (int i = 0; i < packet_elements; i += 2) {
+        s.pair[at.x][tile::swizzled((at.y + i) / 2)] = {step[i], step[i] * x[i], step[i + 1],
+                                                        step[i + 1] * x[i + 1]};
+      }
+    }
+    return largest;
+  }
+
+  /// y = (C·h + D x) silu(gate) of a packet, from the sums in shared memory.
+  __device__ void read_out(cursor<T> const& to, int k, int left, stored_packet<T> const& x,
+                           stored_packet<T> const& gate) {
+    if (tile::grid::packets < tile::threads && threadIdx.x >= tile::grid::packets) return;
+    int2 const at{place.x + packet_elements * k, place.y};
+    float y[packet_elements], D[packet_elements];
+    of_channels(s.D, at, D);
+    if (p.along_time) {
+#pragma unroll
+      for (int i = 0; i < packet_elements; ++i) y[i] = s.y[at.x + i][at.y];
+    } else {
+      of_channels(s.y[at.x], at, y);
+    }
+#pragma unroll
+    for (int i = 0; i < packet_elements; ++i) y[i] = fmaf(D[i], x[i], y[i]);
+    if (has_gate) {
+#pragma unroll
+      for (int i = 0; i < packet_elements; ++i) y[i] *= gate[i] * sigmoid(gate[i]);
+    }
+    store_packet<Packed>(to.packet(k), to.stride, elements(k, left), y);
+  }
+
+  /// The step and state where this thread's k-th quad of B or C begins.
+  __device__ static int2 quad_place(int k, bool along_time) {
+    int const i = (static_cast<int>(threadIdx.x) + k * tile::threads) % (tile::quads / 2);
+    constexpr int across = tile::states / 4, along = tile::steps / 4;
+    if (along_time) return {i % along * 4, i / along};
+    return {i / across, i % across * 4};
+  }
+  __device__ static int quad(int k) {
+    return static_cast<int>(threadIdx.x) + k * tile::threads;
+  }
+
+  __device__ void request_quad(index_t t0, int k, int left) {
+    int2 const at = quad_place(k, p.projections_along_time);
+    auto const& from = quad(k) < tile::quads / 2 ? p.B : p.C;
+    bool const is_there = quad(k) < tile::quads && at.x < left && at.y < p.states;
+    int const size = p.projections_along_time ? left - at.x : static_cast<int>(p.states) - at.y;
+    s.quad[k].template request<Packed>(from.at(b, t0 + at.x, group, at.y),
+                                       from.stride(p.projections_along_time), is_there ? size : 0);
+  }
+  __device__ void store_quad(int k) {
+    if (quad(k) >= tile::quads) return;
+    int2 const at = quad_place(k, p.projections_along_time);
+    auto& to = s.projection[quad(k) < tile::quads / 2 ? 0 : 1];
+    float4 const numbers = s.quad[k].get().numbers();
+    if (p.projections_along_time) {
+      auto const element = [&](int t) -> float& {
+        return reinterpret_cast<float*>(to[at.x + t])[at.y];
+      };
+      element(0) = numbers.x, element(1) = numbers.y;
+      element(2) = numbers.z, element(3) = numbers.w;
+    } else {
+      to[at.x][at.y / 4] = numbers;
+    }
+  }
+};
+
+}  // namespace ssm::gpu::detail
