@@ -204,7 +204,8 @@ void for_types(Test const& test) {
 
 /// Steps of a tile of rows, and of a stretch of columns in the pipeline.
 template <class T, class Step>
-constexpr index_t rows_tile_length = gpu::detail::rows_tile_slots<gpu::detail::element_t<T>, 2>;
+constexpr index_t rows_tile_length =
+    gpu::detail::rows_tile_slots<gpu::detail::element_t<T>, Step::inputs == 2 ? 3 : 2>;
 
 template <class T, class Step>
 index_t columns_tile_length(index_t channels) {

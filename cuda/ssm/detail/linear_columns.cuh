@@ -19,8 +19,8 @@ struct columns_tiles {
   using tile_type = columns_tile<T, Step>;
   static constexpr int V = 16 / static_cast<int>(sizeof(T));
   static constexpr int S = Step::inputs == 2 ? 2 * V : V;  ///< steps of a thread
-  static constexpr int delay = 2, ahead = 2;
-  static constexpr int pipeline_blocks = sizeof(number) == 4 ? 3 : 2;  ///< on a multiprocessor
+  static constexpr int delay = sizeof(number) == 4 ? 4 : 2, ahead = 2;
+  static constexpr int pipeline_blocks = 2;  ///< on a multiprocessor
   static constexpr int walk_blocks = sizeof(number) > 4 ? 2 : Step::inputs == 2 ? 4 : 3;
   static constexpr int walk_stages = 3;
   static constexpr int neighbor = Step::reads_neighbor ? Step::inputs - 1 : -1;

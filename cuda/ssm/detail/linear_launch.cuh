@@ -217,19 +217,19 @@ std::size_t run_rows(on where, linear_call<T, Step> const& call, std::byte* work
   p.final = call.final.data, p.final_pitch = pitch(call.final);
   p.edge = call.edge.data, p.edge_pitch = pitch(call.edge);
 
-  constexpr int chunks = 2, walk_chunks = Step::inputs == 2 ? 3 : 2;
-  index_t const steps = p.rows * p.length, walk_slots = rows_tile_slots<T, walk_chunks>;
+  constexpr int chunks = Step::inputs == 2 ? 3 : 2;
+  index_t const steps = p.rows * p.length, slots = rows_tile_slots<T, chunks>;
   bool const is_aligned = is_flat && lead == 0 && p.length % V == 0;
   if (is_flat) p.front = Reversed ? (V - (lead + steps) % V) % V : lead;
-  p.tiles = divide_up(p.front + steps, rows_tile_slots<T, chunks>);
+  p.tiles = divide_up(p.front + steps, slots);
   index_t const groups = divide_up(p.tiles, G), words = p.tiles + groups + divide_up(groups, G);
   index_t const most_front = is_aligned ? 0 : V - 1;
-  p.walk_rows = std::max<index_t>(1, (walk_slots - most_front) / p.length);
+  p.walk_rows = std::max<index_t>(1, (slots - most_front) / p.length);
   p.walks = divide_up(p.rows, p.walk_rows);
-  index_t const tiles_in_walk = divide_up(most_front + p.walk_rows * p.length, walk_slots);
+  index_t const tiles_in_walk = divide_up(most_front + p.walk_rows * p.length, slots);
 
-  using aligned_walks = rows_tiles<T, Step, walk_chunks, rows_layout::aligned, Reversed>;
-  using flat_walks = rows_tiles<T, Step, walk_chunks, rows_layout::flat, Reversed>;
+  using aligned_walks = rows_tiles<T, Step, chunks, rows_layout::aligned, Reversed>;
+  using flat_walks = rows_tiles<T, Step, chunks, rows_layout::flat, Reversed>;
   using flat = rows_tiles<T, Step, chunks, rows_layout::flat, Reversed>;
   using pitched = rows_tiles<T, Step, chunks, rows_layout::pitched, Reversed>;
   if (!is_flat) return run_pipeline<pitched>(where, p, words, workspace, launches);

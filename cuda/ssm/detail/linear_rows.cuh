@@ -83,7 +83,7 @@ struct rows_tiles {
   using problem = rows_problem<T, Step>;
   using tile_type = rows_tile;
   static constexpr int V = rows_packet<T>, J = Chunks, slots = rows_tile_slots<T, Chunks>;
-  static constexpr int delay = Step::inputs == 2 ? 4 : 2, ahead = 2;
+  static constexpr int delay = 2, ahead = 2;
   static constexpr int pipeline_blocks = 2;  ///< on a multiprocessor
   static constexpr int walk_blocks = sizeof(number) == 4 ? 3 : 2, walk_stages = 3;
 
