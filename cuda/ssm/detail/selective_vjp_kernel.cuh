@@ -54,9 +54,9 @@ class selective_vjp_block : selective_vjp_steps<T, Packed> {
     index_t t0 = (end - 1) / selective_scan_block * selective_scan_block;
     int tiles = static_cast<int>((end - t0 + tile::steps - 1) / tile::steps);
     this->request(t0, tiles == 1);
+    load_block_state(t0);
 #pragma unroll 1
     for (; t0 >= begin; t0 -= selective_scan_block) {
-      load_block_state(t0);
 #pragma unroll 1
       for (int i = 0; i < tiles - 1; ++i) {  // forward, to the states that enter the tiles
         this->store(t0 + i * tile::steps, false);
@@ -70,19 +70,18 @@ class selective_vjp_block : selective_vjp_steps<T, Packed> {
       for (int i = tiles - 1; i >= 0; --i) {
         index_t const first = t0 + i * tile::steps;
         this->store(first, true);
-        if (i < tiles - 1) {
-          if (i == 0) {
-            load_block_state(t0);
-          } else {
-            this->get(h_, s.entering[i - 1]);
-          }
-        }
         __syncthreads();
         this->request(i == 0 ? t0 - selective_scan_block : first - tile::steps, i > 0);
+        // The states that come next travel while time goes back.
+        auto const load_next = [&] {
+          if (i > 1) return this->get(h_, s.entering[i - 2]);
+          index_t const block_start = i == 1 ? t0 : t0 - selective_scan_block;
+          if (block_start >= begin) load_block_state(block_start);
+        };
         if (this->starts() == 0) {
-          this->template differentiate_tile<false>();
+          this->template differentiate_tile<false>(load_next);
         } else {
-          this->template differentiate_tile<true>();
+          this->template differentiate_tile<true>(load_next);
         }
         __syncthreads();
         leave_shared(first);

@@ -46,17 +46,28 @@ struct channel_block {
   }
 };
 
+/// Add to four elements at a multiple of 16 bytes that no other thread adds to, without waiting for
+/// them where the device can.
+__device__ inline void add_four(float* to, float a, float b, float c, float d) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("red.global.add.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(to), "f"(a), "f"(b), "f"(c),
+               "f"(d)
+               : "memory");
+#else
+  float4& four = *reinterpret_cast<float4*>(to);
+  float4 const was = four;
+  four = {was.x + a, was.y + b, was.z + c, was.w + d};
+#endif
+}
+
 /// Add to the first `count` elements of a packet that begins at `first`.
 template <bool Packed>
 __device__ void add_packet(float* first, index_t stride, int count,
                            float const (&values)[packet_elements]) {
   if constexpr (Packed) {
     if (count == 0) return;
-    auto* const four = reinterpret_cast<float4*>(first);
-    float4 a = four[0], b = four[1];
-    a.x += values[0], a.y += values[1], a.z += values[2], a.w += values[3];
-    b.x += values[4], b.y += values[5], b.z += values[6], b.w += values[7];
-    four[0] = a, four[1] = b;
+    add_four(first, values[0], values[1], values[2], values[3]);
+    add_four(first + 4, values[4], values[5], values[6], values[7]);
   } else {
 #pragma unroll
     for (int i = 0; i < packet_elements; ++i) {

@@ -88,15 +88,13 @@ class selective_vjp_steps : protected selective_vjp_stage<T, Packed> {
       for (float& each : row) each = 0.0f;
   }
 
-  /// Δ and Δ x of this thread's two channels.
+  /// Δ and Δ x of this thread's two channels, from pairs of Δ before its factor and x.
   struct drives {
     float step[2], input[2];
-    float2 own;  // Δ before its factor, x
   };
-  __device__ drives drives_of(int t) const {
-    float2 const own = this->pairs(t)[own_place_], other = this->pairs(t)[other_place_];
+  __device__ drives drives_of(float2 own, float2 other) const {
     float const step = own.x * factor_[0], step_other = other.x * factor_[1];
-    return {{step, step_other}, {step * own.y, step_other * other.y}, own};
+    return {{step, step_other}, {step * own.y, step_other * other.y}};
   }
 
   /// The states after what is staged.
@@ -113,7 +111,7 @@ class selective_vjp_steps : protected selective_vjp_stage<T, Packed> {
 #pragma unroll 4
     for (int t = 0; t < tile::steps; ++t) {
       if (Cut && (starts >> t & 1)) clear(h_);
-      drives const d = drives_of(t);
+      drives const d = drives_of(this->pairs(t)[own_place_], this->pairs(t)[other_place_]);
       float B[states];
       read(0, t, B);
 #pragma unroll
@@ -125,59 +123,90 @@ class selective_vjp_steps : protected selective_vjp_stage<T, Packed> {
     }
   }
 
-  template <bool Cut>
-  __device__ void differentiate_tile() {
+  /// Forward, then back; between them `load_next` may ask for other states.
+  template <bool Cut, class LoadNext>
+  __device__ void differentiate_tile(LoadNext const& load_next) {
     float w[2][states];
+    inputs now = inputs_of(0);
 #pragma unroll 2
     for (int t = 0; t < tile::steps; ++t) {
+      // Before this step stores anything, which the loads might have to wait for.
+      inputs const next = inputs_of(t < tile::steps - 1 ? t + 1 : t);
       if (Cut && (s.starts >> t & 1)) clear(h_);
-      repeat(t, w);
+      repeat(t, now, w);
       if (t < tile::steps - 1) put(s.passed[t], w);
+      now = next;
     }
+    load_next();
 #pragma unroll 2
     for (int t = tile::steps - 1; t >= 0; --t) {
-      reverse(t, w);
+      int const before = t > 0 ? t - 1 : 0;
+      inputs const next = inputs_of(before);
+      float next_w[2][states];
+      get(next_w, s.passed[before]);
+      reverse(t, now, w);
       if (Cut && (s.starts >> t & 1)) clear(e_);
-      if (t > 0) get(w, s.passed[t - 1]);
+      now = next;
+#pragma unroll
+      for (int k = 0; k < 2; ++k)
+#pragma unroll
+        for (int j = 0; j < states; ++j) w[k][j] = next_w[k][j];
     }
   }
 
+  int own_, other_, own_quads_, swap_;
+  float h_[2][states] = {}, e_[2][states] = {}, to_rate_[2][states] = {};
+  float to_bias_ = 0.0f, to_factor_ = 0.0f, to_D_ = 0.0f;
+
+ private:
+  /// What a step needs of what is staged.
+  struct inputs {
+    float2 own, other;  // Δ before its factor, x
+    float2 arriving;    // of the channel that is this lane's own: dy, the slope of Δ
+    float other_dy;
+    float B[states], C[states];
+  };
+  __device__ inputs inputs_of(int t) const {
+    inputs result;
+    result.own = this->pairs(t)[own_place_], result.other = this->pairs(t)[other_place_];
+    result.arriving = this->arriving(t)[own_place_];
+    result.other_dy = this->arriving(t)[other_place_].x;
+    read(0, t, result.B);
+    read(1, t, result.C);
+    return result;
+  }
+
   /// A step forward: w and h, what C·h gives the gate, dC.
-  __device__ void repeat(int t, numbers& w) {
-    drives const d = drives_of(t);
-    float const dy[2] = {this->arriving(t)[own_place_].x, this->arriving(t)[other_place_].x};
-    float B[states], C[states], to_C[states], y[2] = {};
-    read(0, t, B);
-    read(1, t, C);
+  __device__ void repeat(int t, inputs const& in, numbers& w) {
+    drives const d = drives_of(in.own, in.other);
+    float const dy[2] = {in.arriving.x, in.other_dy};
+    float to_C[states], y[2] = {};
 #pragma unroll
     for (int j = 0; j < states; ++j) {
 #pragma unroll
       for (int k = 0; k < 2; ++k) {
         w[k][j] = exp2(d.step[k] * rate_[k][j]) * h_[k][j];
-        h_[k][j] = fmaf(d.input[k], B[j], w[k][j]);
-        y[k] = fmaf(C[j], h_[k][j], y[k]);
+        h_[k][j] = fmaf(d.input[k], in.B[j], w[k][j]);
+        y[k] = fmaf(in.C[j], h_[k][j], y[k]);
       }
       to_C[j] = fmaf(dy[0], h_[0][j], dy[1] * h_[1][j]);
     }
     sum_over_channels(to_C, s.sums[1][own_ / 32][t]);
-    s.gate[t][own_] *= fmaf(D_, d.own.y, over_states(y));
+    s.gate[t][own_] *= fmaf(D_, in.own.y, over_states(y));
   }
 
   /// A step back.
-  __device__ void reverse(int t, numbers const& w) {
-    drives const d = drives_of(t);
-    float2 const own = this->arriving(t)[own_place_];
-    float const dy[2] = {own.x, this->arriving(t)[other_place_].x};
-    float B[states], C[states], to_B[states], to_input[2] = {}, to_step[2] = {};
-    read(0, t, B);
-    read(1, t, C);
+  __device__ void reverse(int t, inputs const& in, numbers const& w) {
+    drives const d = drives_of(in.own, in.other);
+    float const dy[2] = {in.arriving.x, in.other_dy};
+    float to_B[states], to_input[2] = {}, to_step[2] = {};
 #pragma unroll
     for (int j = 0; j < states; ++j) {
       float g[2];
 #pragma unroll
       for (int k = 0; k < 2; ++k) {
-        g[k] = fmaf(C[j], dy[k], e_[k][j]);
-        to_input[k] = fmaf(g[k], B[j], to_input[k]);
+        g[k] = fmaf(in.C[j], dy[k], e_[k][j]);
+        to_input[k] = fmaf(g[k], in.B[j], to_input[k]);
         float const to_exponent = g[k] * w[k][j];
         to_step[k] = fmaf(to_exponent, rate_[k][j], to_step[k]);
         to_rate_[k][j] = fmaf(to_exponent, d.step[k], to_rate_[k][j]);
@@ -187,20 +216,15 @@ class selective_vjp_steps : protected selective_vjp_stage<T, Packed> {
     }
     sum_over_channels(to_B, s.sums[0][own_ / 32][t]);
     float const input = over_states(to_input);
-    float const step = fmaf(input, d.own.y, over_states(to_step) * (1 / log2_of_e));
-    float const biased = step * factor_[0] * own.y;
+    float const step = fmaf(input, in.own.y, over_states(to_step) * (1 / log2_of_e));
+    float const biased = step * factor_[0] * in.arriving.y;
     to_bias_ += biased;
-    to_factor_ = fmaf(step, d.own.x, to_factor_);
-    to_D_ = fmaf(dy[0], d.own.y, to_D_);
+    to_factor_ = fmaf(step, in.own.x, to_factor_);
+    to_D_ = fmaf(dy[0], in.own.y, to_D_);
     __syncwarp();  // both lanes of a pair have read what is overwritten
     this->pairs(t)[own_place_] = {fmaf(D_, dy[0], input * d.step[0]), biased};
   }
 
-  int own_, other_, own_quads_, swap_;
-  float h_[2][states] = {}, e_[2][states] = {}, to_rate_[2][states] = {};
-  float to_bias_ = 0.0f, to_factor_ = 0.0f, to_D_ = 0.0f;
-
- private:
   /// Of the channel that is this lane's own, the sum over all states.
   __device__ static float over_states(float const (&part)[2]) {
     return part[0] + __shfl_xor_sync(~0u, part[1], 1);
