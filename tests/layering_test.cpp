@@ -25,7 +25,8 @@ constexpr char const* layers[] = {
     "affine_map execution detail/instruction_set detail/workers detail/parallel_for "
     "detail/require_writable "
     "detail/scratch "
-    "detail/sum_into detail/require_apart detail/tile_words detail/tile_pipeline workspace "
+    "detail/sum_into detail/require_apart detail/tile_words detail/tile_pipeline detail/tile_walk "
+    "workspace "
     "detail/device_math",
     "discretize recurrence diagonal scalar_identity readout step_size packed spectrum_scaling "
     "scaling_factors",

@@ -214,7 +214,8 @@ template <int Part, int Width, class A, int Lanes>
   constexpr auto source = [](int lane, int second) {
     constexpr int half_part = Part / 2, half_width = Width / 2;
     int const i = lane % half_part, from = lane % Part < half_part ? 0 : Lanes;
-    return from + lane / Part * Part + i / half_width * Width + second * half_width + i % half_width;
+    return from + lane / Part * Part + i / half_width * Width + second * half_width +
+           i % half_width;
   };
   return [&]<int... i>(std::integer_sequence<int, i...>) __attribute__((always_inline)) {
     return shuffled<source(i, 0)...>(a, b) + shuffled<source(i, 1)...>(a, b);
