@@ -31,13 +31,54 @@ struct selective_scan_plan {
 
 namespace detail {
 
+/// What kernels know of the inputs and the plan, forward and gradient alike.
+template <class T>
+void give_inputs(selective_problem<T>& p, selective_scan_inputs<T, memory::device> const& in,
+                 selective_scan_plan const& plan, char const* call) {
+  static_assert(std::is_same_v<accumulator_t<T>, float>,
+                "gpu::selective_scan computes in float: T is float, bfloat16 or float16");
+  scan_shape const s = ssm::detail::checked_shape(in);
+  require<shape_error>(s.states <= 256, call, ": eigenvalue has ", s.states,
+                       " states, expected at most 256");
+  require<shape_error>(plan.segments >= 0 && plan.segments <= 65535, call, ": plan.segments is ",
+                       plan.segments, ", expected 0 to 65535");
+  require<shape_error>(plan.negligible >= 0.0f && plan.negligible < 1.0f, call,
+                       ": plan.negligible is ", plan.negligible,
+                       ", expected at least 0 and less than 1");
+  p.x = in.x, p.step_size = in.step_size, p.gate = in.gate;
+  p.B = in.B, p.C = in.C;
+  p.projections_along_time = p.B.time == 1 && p.B.state != 1;
+  p.eigenvalue = in.eigenvalue, p.scaling = in.scaling;
+  p.D = in.D, p.step_bias = in.step_bias;
+  p.softplus = in.step_rule.softplus, p.limited = in.step_rule.limits.has_value();
+  p.smallest_step = p.limited ? in.step_rule.limits->smallest : -INFINITY;
+  p.largest_step = p.limited ? in.step_rule.limits->largest : INFINITY;
+  p.sequence = in.sequence;
+  p.batch = s.batch, p.length = s.length, p.channels = s.channels, p.states = s.states;
+  p.group_channels = in.B.extent(2) > 0 ? s.channels / in.B.extent(2) : 0;
+  // With negative steps states grow again: then nothing may be left out.
+  bool const never_negative = p.softplus || p.smallest_step >= 0.0f;
+  p.threshold = never_negative ? std::log2(plan.negligible) : -INFINITY;
+}
+
+/// Whether all packets and quads are whole and begin at multiples of their size, those of `others`
+/// too.
+template <class T, class... Arrays>
+bool are_packed(selective_problem<T> const& p, Arrays const&... others) {
+  auto const packets = [&](auto const&... arrays) {
+    return (has_packets(arrays, p.along_time) && ...);
+  };
+  return packets(p.x, p.step_size, p.gate, others...) &&
+         (p.along_time ? p.length : p.group_channels) % packet_elements == 0 &&
+         has_quads(p.B, p.projections_along_time) && has_quads(p.C, p.projections_along_time) &&
+         (p.projections_along_time ? p.length : p.states) % 4 == 0;
+}
+
 template <class T>
 selective_problem<T> selective_scan_problem(
     selective_scan_inputs<T, memory::device> const& in,
     state_view<float, memory::device> const& carry, sequence_view<T, memory::device> const& y,
     trajectory_view<float, memory::device> const& checkpoints, selective_scan_plan const& plan) {
-  static_assert(std::is_same_v<accumulator_t<T>, float>,
-                "gpu::selective_scan computes in float: T is float, bfloat16 or float16");
   scan_shape const s = ssm::detail::checked_shape(in);
   require_shape(carry, {s.batch, s.channels, s.states}, "selective_scan: carry",
                 "batch, channel, state");
@@ -62,46 +103,15 @@ selective_problem<T> selective_scan_problem(
   require_apart(y, carry, "selective_scan: y", "carry");
   require_apart(checkpoints, carry, "selective_scan: checkpoints", "carry");
   require_apart(checkpoints, y, "selective_scan: checkpoints", "y");
-  require<shape_error>(s.states <= 256, "selective_scan: eigenvalue has ", s.states,
-                       " states, expected at most 256");
-  require<shape_error>(plan.segments >= 0 && plan.segments <= 65535,
-                       "selective_scan: plan.segments is ", plan.segments, ", expected 0 to 65535");
-  require<shape_error>(plan.negligible >= 0.0f && plan.negligible < 1.0f,
-                       "selective_scan: plan.negligible is ", plan.negligible,
-                       ", expected at least 0 and less than 1");
-
   selective_problem<T> p{};
-  auto const give = [](auto& to, auto const& view) {
-    to.data = view.data_handle();
-    to.batch = view.stride(0), to.time = view.stride(1), to.channel = view.stride(2);
-  };
-  give(p.x, in.x), give(p.step_size, in.step_size), give(p.gate, in.gate), give(p.y, y);
+  give_inputs(p, in, plan, "selective_scan");
+  p.y = y;
   auto const dense_in_time = [](auto const& array) {
     return array.time == 1 && array.channel != 1;
   };
   p.along_time = dense_in_time(p.x) || (p.x.channel != 1 && dense_in_time(p.y));
-  auto const project = [](auto& to, auto const& view) {
-    to = {view.data_handle(), view.stride(0), view.stride(1), view.stride(2), view.stride(3)};
-  };
-  project(p.B, in.B), project(p.C, in.C);
-  p.projections_along_time = p.B.time == 1 && p.B.state != 1;
-  p.eigenvalue = in.eigenvalue, p.scaling = in.scaling;
-  p.D = in.D, p.step_bias = in.step_bias;
-  p.softplus = in.step_rule.softplus, p.limited = in.step_rule.limits.has_value();
-  p.smallest_step = p.limited ? in.step_rule.limits->smallest : -INFINITY;
-  p.largest_step = p.limited ? in.step_rule.limits->largest : INFINITY;
-  p.sequence = in.sequence;
+  p.packed = are_packed(p, p.y);
   p.initial = carry, p.carry = carry, p.checkpoints = checkpoints;
-  p.batch = s.batch, p.length = s.length, p.channels = s.channels, p.states = s.states;
-  p.group_channels = in.B.extent(2) > 0 ? s.channels / in.B.extent(2) : 0;
-  auto const packets = [&](auto const& array) { return has_packets(array, p.along_time); };
-  p.packed = packets(p.x) && packets(p.step_size) && packets(p.gate) && packets(p.y) &&
-             (p.along_time ? p.length : p.group_channels) % packet_elements == 0 &&
-             has_quads(p.B, p.projections_along_time) && has_quads(p.C, p.projections_along_time) &&
-             (p.projections_along_time ? p.length : p.states) % 4 == 0;
-  // With negative steps states grow again: then nothing may be left out.
-  bool const never_negative = p.softplus || p.smallest_step >= 0.0f;
-  p.threshold = never_negative ? std::log2(plan.negligible) : -INFINITY;
   p.visited = plan.visited;
   return p;
 }

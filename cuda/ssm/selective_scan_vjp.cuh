@@ -2,7 +2,6 @@
 // selective_scan_vjp.cuh: the gradient of Mamba's operator on the GPU.
 #pragma once
 
-#include <cmath>
 #include <cstddef>
 #include <type_traits>
 
@@ -31,8 +30,6 @@ selective_vjp_problem<T> vjp_problem(
     selective_scan_gradients<T, memory::device> const& to,
     trajectory_view<float const, memory::device> const& checkpoints,
     selective_scan_plan const& plan) {
-  static_assert(std::is_same_v<accumulator_t<T>, float>,
-                "gpu::selective_scan_vjp computes in float: T is float, bfloat16 or float16");
   scan_shape const s = ssm::detail::checked_shape(in);
   index_array<3> const states{s.batch, s.channels, s.states};
   require_shape(initial, states, "selective_scan_vjp: initial", "batch, channel, state");
@@ -44,49 +41,14 @@ selective_vjp_problem<T> vjp_problem(
   ssm::detail::require_gradients(in, to);
   require_unshared(to);
   ssm::detail::require_checkpoints(checkpoints, s, "selective_scan_vjp: checkpoints");
-  require<shape_error>(s.states <= 256, "selective_scan_vjp: eigenvalue has ", s.states,
-                       " states, expected at most 256");
-  require<shape_error>(plan.segments >= 0 && plan.segments <= 65535,
-                       "selective_scan_vjp: plan.segments is ", plan.segments,
-                       ", expected 0 to 65535");
-  require<shape_error>(plan.negligible >= 0.0f && plan.negligible < 1.0f,
-                       "selective_scan_vjp: plan.negligible is ", plan.negligible,
-                       ", expected at least 0 and less than 1");
-
   selective_vjp_problem<T> p{};
-  auto const give = [](auto& array, auto const& view) {
-    array.data = view.data_handle();
-    array.batch = view.stride(0), array.time = view.stride(1), array.channel = view.stride(2);
-  };
-  give(p.x, in.x), give(p.step_size, in.step_size), give(p.gate, in.gate);
-  give(p.y_cotangent, y_cotangent);
-  give(p.to_x, to.x), give(p.to_step_size, to.step_size);
-  if (in.gate.data_handle() != nullptr) give(p.to_gate, to.gate);
+  give_inputs<T>(p, in, plan, "selective_scan_vjp");
+  p.y_cotangent = y_cotangent;
+  p.to_x = to.x, p.to_step_size = to.step_size;
+  if (in.gate.data_handle() != nullptr) p.to_gate = to.gate;
   p.along_time = p.x.time == 1 && p.x.channel != 1;
-  auto const project = [](auto& array, auto const& view) {
-    array = {view.data_handle(), view.stride(0), view.stride(1), view.stride(2), view.stride(3)};
-  };
-  project(p.B, in.B), project(p.C, in.C);
-  p.projections_along_time = p.B.time == 1 && p.B.state != 1;
-  p.eigenvalue = in.eigenvalue, p.scaling = in.scaling;
-  p.D = in.D, p.step_bias = in.step_bias;
-  p.softplus = in.step_rule.softplus, p.limited = in.step_rule.limits.has_value();
-  p.smallest_step = p.limited ? in.step_rule.limits->smallest : -INFINITY;
-  p.largest_step = p.limited ? in.step_rule.limits->largest : INFINITY;
-  p.sequence = in.sequence;
+  p.packed = are_packed<T>(p, p.y_cotangent, p.to_x, p.to_step_size, p.to_gate);
   p.initial = initial, p.carry_cotangent = carry_cotangent;
-  p.batch = s.batch, p.length = s.length, p.channels = s.channels, p.states = s.states;
-  p.group_channels = in.B.extent(2) > 0 ? s.channels / in.B.extent(2) : 0;
-  auto const packets = [&](auto const&... arrays) {
-    return (has_packets(arrays, p.along_time) && ...);
-  };
-  p.packed = packets(p.x, p.step_size, p.gate, p.y_cotangent, p.to_x, p.to_step_size, p.to_gate) &&
-             (p.along_time ? p.length : p.group_channels) % packet_elements == 0 &&
-             has_quads(p.B, p.projections_along_time) && has_quads(p.C, p.projections_along_time) &&
-             (p.projections_along_time ? p.length : p.states) % 4 == 0;
-  // With negative steps states grow again: then nothing may be left out.
-  bool const never_negative = p.softplus || p.smallest_step >= 0.0f;
-  p.threshold = never_negative ? std::log2(plan.negligible) : -INFINITY;
   return p;
 }
 

@@ -33,14 +33,6 @@ inline void require_sequence(sequence_index_view<> sequence, index_t batch, inde
   }
 }
 
-/// The same for the device, where the order of the numbers cannot be seen: the shape alone.
-inline void require_sequence(sequence_index_view<memory::device> sequence, index_t batch,
-                             index_t length, char const* name) {
-  if (sequence.data_handle() != nullptr) {
-    require_shape(sequence, {batch, length}, name, "batch, time");
-  }
-}
-
 /// Whether step t of row b is the first of its sequence in this call, but for the row's first
 /// step, which goes on from the initial state.
 inline bool starts_sequence(sequence_index_view<> sequence, index_t b, index_t t) {

@@ -38,17 +38,10 @@ class entering_block {
  public:
   __device__ entering_block(selective_problem<T> const& problem, tile::shared& memory)
       : p{problem}, s{memory} {
-    index_t const blocks = (p.group_channels + tile::channels - 1) / tile::channels;
-    index_t const groups = p.channels / p.group_channels;
     index_t const parts = (p.states + tile::states - 1) / tile::states;
-    index_t index = blockIdx.x;
-    first_state_ = static_cast<int>(index % parts) * tile::states;
-    index /= parts;
-    index_t const block = index % blocks, group = index / blocks % groups;
-    b_ = index / blocks / groups;
-    channel_ = group * p.group_channels + block * tile::channels;
-    index_t const left = p.group_channels - block * tile::channels;
-    channels_ = static_cast<int>(left < tile::channels ? left : tile::channels);
+    first_state_ = static_cast<int>(blockIdx.x % parts) * tile::states;
+    channel_block const block(p, blockIdx.x / parts, tile::channels);
+    b_ = block.b, channel_ = block.channel, channels_ = block.channels;
     index_t const others = p.states - first_state_;
     states_ = static_cast<int>(others < tile::states ? others : tile::states);
     tiles_ = p.segment_length / tile::steps;
@@ -65,7 +58,7 @@ class entering_block {
     count_ = is_whole ? packet_elements : there > 0 ? there : 0;
     quad_ = p.projections_along_time ? int2{lane_ % 8 * 4, 4 * warp_ + lane_ / 8}
                                      : int2{lane_, 4 * warp_};
-    B_ = p.B.at(b_, t0 + quad_.x, group, first_state_ + quad_.y);
+    B_ = p.B.at(b_, t0 + quad_.x, block.group, first_state_ + quad_.y);
     B_count_ = p.projections_along_time && states_ > quad_.y ? 4 : states_ - quad_.y;
   }
 

@@ -19,6 +19,13 @@ struct selective_array {
   T* data = nullptr;
   index_t batch = 0, time = 0, channel = 0;
 
+  selective_array() = default;
+  selective_array(sequence_view<T, memory::device> const& view)
+      : data{view.data_handle()},
+        batch{view.stride(0)},
+        time{view.stride(1)},
+        channel{view.stride(2)} {}
+
   __device__ T* at(index_t b, index_t t, index_t c) const {
     return data + (b * batch + t * time + c * channel);
   }
@@ -30,6 +37,14 @@ template <class T>
 struct selective_projection {
   T const* data = nullptr;
   index_t batch = 0, time = 0, group = 0, state = 0;
+
+  selective_projection() = default;
+  selective_projection(trajectory_view<T const, memory::device> const& view)
+      : data{view.data_handle()},
+        batch{view.stride(0)},
+        time{view.stride(1)},
+        group{view.stride(2)},
+        state{view.stride(3)} {}
 
   __device__ T const* at(index_t b, index_t t, index_t g, index_t n) const {
     return data + (b * batch + t * time + g * group + n * state);
@@ -99,6 +114,24 @@ struct selective_problem {
 
   __device__ bool starts_sequence(index_t b, index_t t) const {
     return t > 0 && t < length && sequence(b, t) != sequence(b, t - 1);
+  }
+};
+
+/// Which channels block `index` has, at most `most` of one group.
+struct channel_block {
+  index_t b, group, channel;  // its first channel
+  int channels;
+
+  template <class T>
+  __device__ channel_block(selective_problem<T> const& p, index_t index, int most) {
+    index_t const blocks = (p.group_channels + most - 1) / most;
+    index_t const groups = p.channels / p.group_channels;
+    index_t const block = index % blocks;
+    group = index / blocks % groups;
+    b = index / blocks / groups;
+    channel = group * p.group_channels + block * most;
+    index_t const left = p.group_channels - block * most;
+    channels = static_cast<int>(left < most ? left : most);
   }
 };
 

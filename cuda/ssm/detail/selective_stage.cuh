@@ -41,30 +41,19 @@ struct selective_tile {
 /// A block's channels and steps, and the way of a tile from memory to Δ, Δ·x, B and C in shared
 /// memory, and from sums there to y.
 template <class T, int States, int Lanes, bool Packed>
-struct selective_stage {
+struct selective_stage : channel_block {
   using tile = selective_tile<T, States, Lanes>;
   using shared = typename tile::shared;
 
   selective_problem<T> const& p;
   shared& s;
-  index_t b, group, channel;  // the block's first channel
-  int channels;               // how many it has
-  index_t begin, end;         // steps
+  index_t begin, end;  // steps
   bool has_gate;
   int2 place;  // step and channel of this thread's first packet in a tile
   int count;   // and how many of its elements are channels of the block
 
   __device__ selective_stage(selective_problem<T> const& problem, shared& memory)
-      : p{problem}, s{memory} {
-    index_t const blocks = (p.group_channels + tile::channels - 1) / tile::channels;
-    index_t const groups = p.channels / p.group_channels;
-    index_t const index = blockIdx.x;
-    index_t const block = index % blocks;
-    group = index / blocks % groups;
-    b = index / blocks / groups;
-    channel = group * p.group_channels + block * tile::channels;
-    index_t const left = p.group_channels - block * tile::channels;
-    channels = static_cast<int>(left < tile::channels ? left : tile::channels);
+      : channel_block(problem, blockIdx.x, tile::channels), p{problem}, s{memory} {
     begin = blockIdx.y * p.segment_length;
     end = begin + p.segment_length < p.length ? begin + p.segment_length : p.length;
     has_gate = p.gate.data != nullptr;

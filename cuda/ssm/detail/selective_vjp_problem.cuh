@@ -28,24 +28,6 @@ struct selective_vjp_problem : selective_problem<T> {
   }
 };
 
-/// Which channels and steps a block of `channels` channels has.
-struct channel_block {
-  index_t b, group, channel;  // its first channel
-  int channels;
-
-  template <class T>
-  __device__ channel_block(selective_problem<T> const& p, index_t index, int most) {
-    index_t const blocks = (p.group_channels + most - 1) / most;
-    index_t const groups = p.channels / p.group_channels;
-    index_t const block = index % blocks;
-    group = index / blocks % groups;
-    b = index / blocks / groups;
-    channel = group * p.group_channels + block * most;
-    index_t const left = p.group_channels - block * most;
-    channels = static_cast<int>(left < most ? left : most);
-  }
-};
-
 /// Add to four elements at a multiple of 16 bytes that no other thread adds to, without waiting for
 /// them where the device can.
 __device__ inline void add_four(float* to, float a, float b, float c, float d) {

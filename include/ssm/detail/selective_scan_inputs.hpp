@@ -78,7 +78,12 @@ scan_shape checked_shape(selective_scan_inputs<T, Where> const& in) {
   require_gradient_shape(in.step_bias, {s.channels}, "selective_scan: step_bias", "channel");
   require_step_limits(in.step_rule, "selective_scan: step_rule.limits");
   require_scaling(in.scaling, s.channels, s.states);
-  require_sequence(in.sequence, s.batch, s.length, "selective_scan: sequence");
+  if constexpr (Where == memory::host) {
+    require_sequence(in.sequence, s.batch, s.length, "selective_scan: sequence");
+  } else {  // the order of numbers on a device cannot be seen from here
+    require_gradient_shape(in.sequence, {s.batch, s.length}, "selective_scan: sequence",
+                           "batch, time");
+  }
   return s;
 }
 
