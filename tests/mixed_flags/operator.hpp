@@ -2,6 +2,7 @@
 // operator.hpp: one operator in two translation units, compiled with different flags.
 #pragma once
 
+#include "ssm/selective_scan.hpp"
 #include "support/selective_scan_problem.hpp"
 
 namespace ssm::test {
