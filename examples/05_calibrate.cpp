@@ -147,6 +147,9 @@ calibration calibrated(tracker const& m, calibration_set<example> const& data, o
 
 int run(options const& o) {
   random_stream const stream{o.seed};
+  for (auto const& file : {o.json, o.picture}) {
+    if (!file.empty()) theory::report::require_writable(file);
+  }
   index_t const short_length = 64, long_length = 1024;
   double const short_gap = 8, long_gap = 256;
   tracker const m = trained_on(examples(1000, short_length, short_gap, stream.child(0)), 6, 4);

@@ -81,10 +81,6 @@ selective_problem<double> part_of(selective_problem<double> p, index_t length) {
   return p;
 }
 
-constexpr device_layout layouts[] = {{dense_axis::channel, 0, 0}, {dense_axis::time, 0, 0},
-                                     {dense_axis::channel, 3, 1}, {dense_axis::time, 5, 1},
-                                     {dense_axis::channel, 8, 0}, {dense_axis::time, 8, 0}};
-
 TEST(SelectiveScan, IsTheFormulaForAnyLength) {
   SSM_SKIP_WITHOUT_DEVICE();
   std::uint64_t seed = 1;

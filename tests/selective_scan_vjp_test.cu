@@ -47,10 +47,6 @@ void expect_truth(scan_shape const& shape, index_t groups, selective_options con
   if constexpr (std::is_same_v<T, float>) expect_from(std::true_type{});
 }
 
-constexpr device_layout layouts[] = {{dense_axis::channel, 0, 0}, {dense_axis::time, 0, 0},
-                                     {dense_axis::channel, 3, 1}, {dense_axis::time, 5, 1},
-                                     {dense_axis::channel, 8, 0}, {dense_axis::time, 8, 0}};
-
 TEST(SelectiveScanVjp, IsTheFormulaForAnyLength) {
   SSM_SKIP_WITHOUT_DEVICE();
   std::uint64_t seed = 1;

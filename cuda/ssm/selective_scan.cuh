@@ -138,7 +138,7 @@ std::size_t selective_scan_workspace(
 
 /// Run Mamba's operator over all of time, as selective_scan of the CPU does: the same names,
 /// shapes, options and meaning, prompts and chunks and single tokens alike. Returns before the work
-/// is done, allocates nothing, and may be captured in a graph.
+/// is done, and allocates nothing.
 ///
 /// Time is cut into segments that run side by side. What enters each is found by a first pass that
 /// computes no y and, walking back from the end of a segment, leaves each state where it has

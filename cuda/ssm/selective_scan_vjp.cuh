@@ -81,7 +81,7 @@ std::size_t selective_scan_vjp_workspace(
 /// `carry_cotangent` is the cotangent of the final state on entry and the gradient of the initial
 /// state on exit; the others are added to `gradients`. States are computed again from the
 /// `checkpoints` of a forward run, or from `initial`, which costs a third more. Returns before the
-/// work is done, allocates nothing, and may be captured in a graph.
+/// work is done, and allocates nothing.
 ///
 /// Time is cut into segments that run side by side, back in time. What arrives at the end of each
 /// is found by a first pass that, walking on from there, leaves each state where its cotangent has

@@ -103,6 +103,11 @@ struct device_layout {
   index_t padding = 0, offset = 0;
 };
 
+/// Either axis dense: side by side, element by element, and by packets within a wider tensor.
+inline constexpr device_layout layouts[] = {{dense_axis::channel, 0, 0}, {dense_axis::time, 0, 0},
+                                            {dense_axis::channel, 3, 1}, {dense_axis::time, 5, 1},
+                                            {dense_axis::channel, 8, 0}, {dense_axis::time, 8, 0}};
+
 /// The inputs of a problem in device memory.
 template <class T>
 struct device_problem {
