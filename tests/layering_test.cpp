@@ -43,7 +43,7 @@ constexpr char const* layers[] = {
     "detail/selective_step_kernel detail/selective_launch selective_scan_vjp "
     "detail/selective_vjp_problem detail/selective_vjp_stage detail/selective_vjp_arriving "
     "detail/selective_vjp_step detail/selective_vjp_kernel detail/selective_vjp_sums "
-    "detail/selective_vjp_launch state_space_dual "
+    "detail/selective_vjp_launch state_space_dual detail/dual_problem "
     "detail/state_space_dual_chunk "
     "detail/state_space_dual_inputs detail/state_space_dual_kernel "
     "detail/state_space_dual_products detail/state_space_dual_reference "

@@ -22,40 +22,40 @@ namespace ssm {
 ///           step_bias (head); B, C (batch, time, group, state); D (head, head_dim), stride 0 for
 ///           one number a head; factors of `scaling` (head, 1) and (head). D, gate, step_bias and
 ///           sequence may be empty: 0, none, 0, one sequence a row.
-template <class T>
+template <class T, memory Where = memory::host>
 requires real_scalar<accumulator_t<T>>
 struct state_space_dual_inputs {
   using value_type = T;
   using real = accumulator_t<T>;
 
-  tensor_view<T const, 4> x{};
-  sequence_view<T const> step_size{};  ///< before bias and softplus
-  tensor_view<real const, 1> eigenvalue{};
-  trajectory_view<T const> B{};
-  trajectory_view<T const> C{};
-  tensor_view<real const, 2> D{};
-  tensor_view<T const, 4> gate{};  ///< z: y is multiplied by silu(z)
-  tensor_view<real const, 1> step_bias{};
+  tensor_view<T const, 4, Where> x{};
+  sequence_view<T const, Where> step_size{};  ///< before bias and softplus
+  tensor_view<real const, 1, Where> eigenvalue{};
+  trajectory_view<T const, Where> B{};
+  trajectory_view<T const, Where> C{};
+  tensor_view<real const, 2, Where> D{};
+  tensor_view<T const, 4, Where> gate{};  ///< z: y is multiplied by silu(z)
+  tensor_view<real const, 1, Where> step_bias{};
   step_size_rule<real> step_rule{};
-  spectrum_scaling<real> scaling{};
-  sequence_index_view<> sequence{};
+  spectrum_scaling<real, Where> scaling{};
+  sequence_index_view<Where> sequence{};
 };
 
 /// Where state_space_dual_vjp adds the gradient of each input; an empty view: not wanted. A stride
 /// of 0 sums over its axis.
-template <class T>
+template <class T, memory Where = memory::host>
 struct state_space_dual_gradients {
   using real = accumulator_t<T>;
 
-  tensor_view<real, 4> x{};
-  sequence_view<real> step_size{};
-  tensor_view<real, 1> eigenvalue{};
-  trajectory_view<real> B{};
-  trajectory_view<real> C{};
-  tensor_view<real, 2> D{};
-  tensor_view<real, 4> gate{};
-  tensor_view<real, 1> step_bias{};
-  typename spectrum_scaling<real>::gradient scaling{};
+  tensor_view<real, 4, Where> x{};
+  sequence_view<real, Where> step_size{};
+  tensor_view<real, 1, Where> eigenvalue{};
+  trajectory_view<real, Where> B{};
+  trajectory_view<real, Where> C{};
+  tensor_view<real, 2, Where> D{};
+  tensor_view<real, 4, Where> gate{};
+  tensor_view<real, 1, Where> step_bias{};
+  typename spectrum_scaling<real, Where>::gradient scaling{};
 };
 
 /// Steps between the states that state_space_dual saves for its gradient.
@@ -66,12 +66,12 @@ inline constexpr index_t state_space_dual_block = 128;
 /// Shapes    states (batch, block, head, head_dim, state), one block for every
 ///           state_space_dual_block steps begun: the state its first step starts from, zeros where
 ///           that step begins a sequence; ungated (batch, time, head, head_dim): y before the gate.
-template <class T>
+template <class T, memory Where = memory::host>
 struct state_space_dual_saved {
   using real = accumulator_t<T>;
 
-  tensor_view<real, 5> states{};
-  tensor_view<real, 4> ungated{};
+  tensor_view<real, 5, Where> states{};
+  tensor_view<real, 4, Where> ungated{};
 };
 
 namespace detail {
@@ -86,14 +86,14 @@ struct ssd_extents {
   index_t work() const { return batch * length * heads * head_dim * states; }
 };
 
-template <class T>
-ssd_extents extents_of(state_space_dual_inputs<T> const& in) {
+template <class T, memory Where>
+ssd_extents extents_of(state_space_dual_inputs<T, Where> const& in) {
   return {in.x.extent(0), in.x.extent(1), in.x.extent(2),
           in.x.extent(3), in.B.extent(2), in.B.extent(3)};
 }
 
-template <class T>
-ssd_extents require_inputs(state_space_dual_inputs<T> const& in) {
+template <class T, memory Where>
+ssd_extents require_inputs(state_space_dual_inputs<T, Where> const& in) {
   ssd_extents const e = extents_of(in);
   require_shape(in.step_size, {e.batch, e.length, e.heads}, "state_space_dual: step_size",
                 "batch, time, head");
@@ -109,20 +109,25 @@ ssd_extents require_inputs(state_space_dual_inputs<T> const& in) {
   require_gradient_shape(in.step_bias, {e.heads}, "state_space_dual: step_bias", "head");
   require_step_limits(in.step_rule, "state_space_dual: step limits");
   require_scaling(in.scaling, e.heads, 1);
-  require_sequence(in.sequence, e.batch, e.length, "state_space_dual: sequence");
+  if constexpr (Where == memory::host) {
+    require_sequence(in.sequence, e.batch, e.length, "state_space_dual: sequence");
+  } else {  // the order of numbers on a device cannot be seen from here
+    require_gradient_shape(in.sequence, {e.batch, e.length}, "state_space_dual: sequence",
+                           "batch, time");
+  }
   return e;
 }
 
-template <class T>
-void require_saved(state_space_dual_saved<T> const& saved, ssd_extents const& e) {
+template <class T, memory Where>
+void require_saved(state_space_dual_saved<T, Where> const& saved, ssd_extents const& e) {
   require_gradient_shape(saved.states, {e.batch, e.blocks(), e.heads, e.head_dim, e.states},
                          "state_space_dual: saved.states", "batch, block, head, head_dim, state");
   require_gradient_shape(saved.ungated, e.sequences(), "state_space_dual: saved.ungated",
                          "batch, time, head, head_dim");
 }
 
-template <class T>
-void require_gradients(state_space_dual_gradients<T> const& to, ssd_extents const& e) {
+template <class T, memory Where>
+void require_gradients(state_space_dual_gradients<T, Where> const& to, ssd_extents const& e) {
   require_gradient_shape(to.x, e.sequences(), "state_space_dual_vjp: gradients.x",
                          "batch, time, head, head_dim");
   require_gradient_shape(to.step_size, {e.batch, e.length, e.heads},
