@@ -57,6 +57,51 @@ template <class T, int Lanes, class Storage>
   }
 }
 
+/// A pack of channels of a view, step by step; none where the view is empty.
+template <class T, int Lanes, class Storage>
+struct channel_rows {
+  Storage* first = nullptr;
+  index_t step = 0, stride = 0, count = 0;
+
+  /// From step t and channel `offset` of a block on.
+  [[gnu::always_inline]] channel_rows(sequence_view<Storage> const& view,
+                                      channel_block const& block, index_t t, index_t offset) {
+    if (view.data_handle() == nullptr) return;
+    first = &view(block.b, t, block.first + offset);
+    step = view.stride(1), stride = view.stride(2), count = block.count - offset;
+  }
+  [[gnu::always_inline]] pack<T, Lanes> load(index_t t) const {
+    return load_row<T, Lanes>(first + t * step, stride, count);
+  }
+  [[gnu::always_inline]] void store(index_t t, pack<T, Lanes> const& value) const {
+    store_row(value, first + t * step, stride, count);
+  }
+  [[gnu::always_inline]] void add(index_t t, pack<T, Lanes> const& term) const {
+    if (first != nullptr) store(t, load(t) + term);
+  }
+};
+
+/// Rows of B or C that the channels of a block share, one for each step.
+template <class T>
+struct shared_rows {
+  T const* first;
+  index_t stride;
+};
+
+/// Rows to bring into the cache, a step each; none where the view has no such step.
+struct upcoming {
+  char const* row = nullptr;
+  index_t bytes = 0;
+
+  upcoming() = default;
+  template <class Storage>
+  upcoming(sequence_view<Storage> const& view, index_t b, index_t t, index_t c) {
+    if (view.data_handle() == nullptr || t >= view.extent(1)) return;
+    row = reinterpret_cast<char const*>(&view(b, t, c));
+    bytes = view.stride(1) * static_cast<index_t>(sizeof(Storage));
+  }
+};
+
 /// Packs of a block that are run together, for a tile of time.
 struct pack_range {
   index_t first, last;
@@ -99,18 +144,22 @@ struct selective_scan_vjp_workspace {
   real* to_gate;                        ///< the same: of the gate, but for Σ C h + D x
   real *step, *slope;                   ///< the same: those of the forward workspace
   real *cotangent, *to_eigenvalue;      ///< [pack][state][lane]: of the state, of A
-  real *decay, *h, *to_B, *to_C;        ///< [step][state of a few][lane]; h has one step more
+  real *decay, *h;                      ///< [step][state of a few][lane]; h has one step more
+  real *to_B, *to_C;                    ///< [step][state][lane that is kept]
   real *to_bias, *to_D, *to_factor;     ///< [row]
 
-  selective_scan_vjp_workspace(index_t steps, index_t row, index_t states, index_t few_lanes) {
-    index_t const per_step = steps * row, of_block = row * states, few = steps * few_lanes;
-    memory = tensor<real, 1>({6 * per_step + 2 * of_block + 4 * few + few_lanes + 3 * row});
+  selective_scan_vjp_workspace(index_t steps, index_t at_once, index_t row, index_t states,
+                               index_t few_lanes, index_t kept_lanes) {
+    index_t const per_step = steps * at_once, of_block = row * states, few = steps * few_lanes,
+                  shared = steps * states * kept_lanes;
+    memory =
+        tensor<real, 1>({6 * per_step + 2 * of_block + 2 * few + few_lanes + 2 * shared + 3 * row});
     real* next = memory.data();
     auto const take = [&](index_t count) { return std::exchange(next, next + count); };
     arriving = take(per_step), to_step = take(per_step), to_input = take(per_step);
     to_gate = take(per_step), step = take(per_step), slope = take(per_step);
     cotangent = take(of_block), to_eigenvalue = take(of_block);
-    decay = take(few), h = take(few + few_lanes), to_B = take(few), to_C = take(few);
+    decay = take(few), h = take(few + few_lanes), to_B = take(shared), to_C = take(shared);
     to_bias = take(row), to_D = take(row), to_factor = take(row);
   }
 };

@@ -18,10 +18,12 @@ struct selective_scan_kernel {
   using real = accumulator_t<T>;
   using pack_t = pack<real, Lanes>;
   using workspace = selective_scan_workspace<real>;
+  using rows = shared_rows<real>;  ///< padded to `states_at_once`
   static constexpr int registers = Lanes * sizeof(real) == 64 ? 32 : 16;
   static constexpr int states_at_once = registers == 32 ? 8 : 4;
   static constexpr index_t tile = selective_scan_block;
   static constexpr index_t packs_at_once = registers == 32 ? 1 : 4;
+  static constexpr int powers_at_once = has_exp2_table<real, Lanes> ? 1 : 2;
 
   selective_scan_inputs<T> const& in;
   workspace& w;
@@ -34,6 +36,12 @@ struct selective_scan_kernel {
   index_t left(index_t v) const { return block.count - v * Lanes; }
   /// Where the workspace keeps step t of pack v.
   index_t at(index_t t, index_t v) const { return (v % w.packs * w.steps + t) * Lanes; }
+
+  template <class Storage>
+  [[gnu::always_inline]] channel_rows<real, Lanes, Storage> rows_of(
+      sequence_view<Storage> const& view, index_t t, index_t v) const {
+    return {view, block, t, v * Lanes};
+  }
 
   /// What each channel has for all of time.
   [[gnu::always_inline]] void load_channels() const {
@@ -75,15 +83,9 @@ struct selective_scan_kernel {
       }
   }
 
-  /// Rows of B or C, one for each step, padded to `states_at_once`.
-  struct rows {
-    real const* first;
-    index_t stride;
-  };
-
   /// Those of steps [first, last) for this block's group: where they are, or copied to `to`.
-  [[gnu::always_inline]] rows shared_rows(trajectory_view<T const> const& view, index_t first,
-                                          index_t last, real* to) const {
+  [[gnu::always_inline]] rows rows_of_group(trajectory_view<T const> const& view, index_t first,
+                                            index_t last, real* to) const {
     T const* from = &view(block.b, first, block.group, 0);
     index_t const states = view.extent(3), stride = view.stride(3);
     if constexpr (std::is_same_v<T, real>) {
@@ -96,12 +98,11 @@ struct selective_scan_kernel {
     return {to, w.states};
   }
 
-  /// Δ before its factor; for the gradient it is kept at `place`, with its slope.
+  /// Δ before its factor, e is e^-|biased|; for the gradient it is kept at `place`, with its slope.
   template <bool InRange>
-  [[gnu::always_inline]] pack_t step_of(pack_t const& biased, step_size_rule<real> const& rule,
-                                        index_t place) const {
+  [[gnu::always_inline]] pack_t step_of(pack_t const& biased, pack_t const& e,
+                                        step_size_rule<real> const& rule, index_t place) const {
     pack_t step = biased;
-    pack_t const e = rule.softplus ? exp_of_minus_size<InRange>(biased) : biased;
     if (rule.softplus) step = softplus_given<InRange>(biased, e);
     pack_t const unlimited = step;
     if (rule.limits) {
@@ -126,27 +127,35 @@ struct selective_scan_kernel {
   [[gnu::always_inline]] bool prepare(index_t first, index_t last, index_t v) const {
     // Whatever is read again after a store is read from memory again.
     auto const rule = in.step_rule;
-    auto const x = in.x, step_size = in.step_size;
-    index_t const b = block.b, offset = v * Lanes, c = block.first + offset, count = left(v);
+    auto const x = rows_of(in.x, first, v);
+    auto const step_size = rows_of(in.step_size, first, v);
+    index_t const offset = v * Lanes;
     bool const has_D = in.D.data_handle() != nullptr;
     pack_t const bias = pack_t::load(w.bias + offset), D = pack_t::load(w.D + offset),
                  factor = pack_t::load(w.factor + offset);
     largest_magnitude<real, Lanes> largest_biased, largest_rate, largest_input;
-    T const *x_row = &x(b, first, c), *step_row = &step_size(b, first, c);
     real *const rate_to = w.rate + at(0, v), *const input_to = w.input + at(0, v),
                 *const sum_to = w.sum + at(0, v);
+    // In two loops, or so many instructions wait for one long chain that few steps overlap.
     for (index_t t = 0; t < last - first; ++t) {
-      pack_t const x_t = load_row<real, Lanes>(x_row, x.stride(2), count);
-      pack_t const biased = load_row<real, Lanes>(step_row, step_size.stride(2), count) + bias;
-      if (InRange && rule.softplus) largest_biased.include(biased);
-      pack_t const step = step_of<InRange>(biased, rule, at(t, v)) * factor;
+      pack_t const biased = step_size.load(t) + bias;
+      biased.store(input_to + t * Lanes);
+      if (rule.softplus) {
+        if (InRange) largest_biased.include(biased);
+        exp_of_minus_size<InRange>(biased).store(rate_to + t * Lanes);
+      }
+    }
+    for (index_t t = 0; t < last - first; ++t) {
+      pack_t const x_t = x.load(t);
+      pack_t const biased = pack_t::load(input_to + t * Lanes),
+                   e = pack_t::load(rate_to + t * Lanes);
+      pack_t const step = step_of<InRange>(biased, e, rule, at(t, v)) * factor;
       pack_t const rate = step * number_format<real>::log2_e;
       pack_t const input = step * x_t;
       if (InRange) largest_rate.include(rate), largest_input.include(input);
       rate.store(rate_to + t * Lanes);
       input.store(input_to + t * Lanes);
       (has_D ? D * x_t : pack_t(real(0))).store(sum_to + t * Lanes);
-      x_row += x.stride(1), step_row += step_size.stride(1);
     }
     if (!InRange) return false;
     largest_magnitude<real, Lanes> relative;  // to what is allowed: 2^100 of Δ x
@@ -165,19 +174,14 @@ struct selective_scan_kernel {
     return in_range;
   }
 
-  /// Rows to bring into the cache, a step each; none where the view has no such step.
-  struct upcoming {
-    char const* row = nullptr;
-    index_t bytes = 0;
-
-    upcoming() = default;
-    template <class Storage>
-    upcoming(sequence_view<Storage> const& view, index_t b, index_t t, index_t c) {
-      if (view.data_handle() == nullptr || t >= view.extent(1)) return;
-      row = reinterpret_cast<char const*>(&view(b, t, c));
-      bytes = view.stride(1) * static_cast<index_t>(sizeof(Storage));
-    }
-  };
+  /// z ← 2^z
+  template <bool InRange, std::size_t Count>
+  [[gnu::always_inline]] static void powers(pack_t (&z)[Count]) {
+    if (InRange) return exp2_in_range(z);
+    unrolled<static_cast<int>(Count)>([&](auto i) __attribute__((always_inline)) {
+      z[i] = detail::exp2(z[i]);
+    });
+  }
 
   /// h ← 2^(rate A) h + input B and sum ← sum + C h for steps [first, last), a few states at a
   /// time so that they stay in registers.
@@ -210,15 +214,22 @@ struct selective_scan_kernel {
           one.row += one.bytes, two.row += two.bytes;
           pack_t const r = pack_t::load(rate), u = pack_t::load(input);
           pack_t y_t = pack_t::load(sum);
-          unrolled<states_at_once>([&](auto i) __attribute__((always_inline)) {
-            pack_t const z = r * A[i];
-            pack_t const decay = InRange ? exp2_in_range(z) : detail::exp2(z);
-            // ∞·0 = NaN in the padding would reach y; finite inputs leave zeros there.
-            if (!InRange && n + i >= in.eigenvalue.extent(1)) return;
-            pack_t drive = u * B[i];
-            keep(drive);  // or g++ rounds decay·h, which comes last, and waits for it
-            h[i] = multiply_add(decay, h[i], drive);
-            y_t = multiply_add(h[i], C[i], y_t);
+          unrolled<states_at_once / powers_at_once>([&](auto k) __attribute__((always_inline)) {
+            constexpr int first_state = decltype(k)::value * powers_at_once;
+            pack_t decay[powers_at_once];
+            unrolled<powers_at_once>([&](auto i) __attribute__((always_inline)) {
+              decay[i] = r * A[first_state + i];
+            });
+            powers<InRange>(decay);
+            unrolled<powers_at_once>([&](auto j) __attribute__((always_inline)) {
+              constexpr int i = first_state + decltype(j)::value;
+              // ∞·0 = NaN in the padding would reach y; finite inputs leave zeros there.
+              if (!InRange && n + i >= in.eigenvalue.extent(1)) return;
+              pack_t drive = u * B[i];
+              keep(drive);  // or g++ rounds decay·h, which comes last, and waits for it
+              h[i] = multiply_add(decay[j], h[i], drive);
+              y_t = multiply_add(h[i], C[i], y_t);
+            });
           });
           y_t.store(sum);
           rate += Lanes, input += Lanes, sum += Lanes, B += of_B.stride, C += of_C.stride;
@@ -232,21 +243,14 @@ struct selective_scan_kernel {
   /// y = sum, gated where there is a gate.
   [[gnu::always_inline]] void finish(index_t first, index_t last, pack_range of,
                                      sequence_view<T> y) const {
-    index_t const b = block.b, c = block.first;
-    bool const has_gate = in.gate.data_handle() != nullptr;
     for (index_t v = of.first; v < of.last; ++v) {
-      index_t const offset = v * Lanes;
-      T const* gate_row = has_gate ? &in.gate(b, first, c + offset) : nullptr;
-      T* y_row = &y(b, first, c + offset);
-      real const* sum_row = w.sum + at(0, v);
-      for (index_t t = first; t < last; ++t) {
-        pack_t result = pack_t::load(sum_row);
-        if (has_gate) {
-          result *= detail::silu(load_row<real, Lanes>(gate_row, in.gate.stride(2), left(v)));
-          gate_row += in.gate.stride(1);
-        }
-        store_row(result, y_row, y.stride(2), left(v));
-        y_row += y.stride(1), sum_row += Lanes;
+      auto const gate = rows_of(in.gate, first, v);
+      auto const to = rows_of(y, first, v);
+      real const* const sum = w.sum + at(0, v);
+      for (index_t t = 0; t < last - first; ++t) {
+        pack_t result = pack_t::load(sum + t * Lanes);
+        if (gate.first != nullptr) result *= detail::silu(gate.load(t));
+        to.store(t, result);
       }
     }
   }
@@ -277,7 +281,7 @@ struct selective_scan_kernel {
       }
       index_t const limit = std::min(end, (t / tile + 1) * tile);
       index_t const last = end_of_sequence(in.sequence, block.b, t, limit);
-      rows const B = shared_rows(in.B, t, last, w.B), C = shared_rows(in.C, t, last, w.C);
+      rows const B = rows_of_group(in.B, t, last, w.B), C = rows_of_group(in.C, t, last, w.C);
       for (index_t v = 0; v < packs(); v += packs_at_once) {
         bool const is_one = packs_at_once == 1;  // then the loops below vanish
         pack_range const some{v, is_one ? v + 1 : std::min(v + packs_at_once, packs())};

@@ -114,8 +114,8 @@ struct selective_scan_step {
           std::fill_n(&carry(k.block.b, k.block.first + i, 0), carry.extent(2), real(0));
         }
       }
-      auto const B = k.shared_rows(k.in.B, t, t + 1, k.w.B),
-                 C = k.shared_rows(k.in.C, t, t + 1, k.w.C);
+      auto const B = k.rows_of_group(k.in.B, t, t + 1, k.w.B),
+                 C = k.rows_of_group(k.in.C, t, t + 1, k.w.C);
       if (k.in.eigenvalue.extent(1) % Lanes == 0) {
         step<true>(t, B.first, C.first);
       } else {

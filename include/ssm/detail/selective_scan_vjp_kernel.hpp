@@ -29,6 +29,10 @@ struct selective_scan_vjp_kernel {
   using rows = typename forward::rows;
   static constexpr int few = 4;
   static constexpr index_t tile = forward::tile;
+  /// Packs whose rows of memory are one cache line.
+  static constexpr index_t packs_at_once = sizeof(pack_t) < 64 ? 64 / sizeof(pack_t) : 1;
+  /// Lanes in which a sum over channels is kept.
+  static constexpr int kept = Lanes < few ? 1 : Lanes / few;
 
   forward const& k;
   selective_scan_vjp_workspace<real>& g;
@@ -36,51 +40,42 @@ struct selective_scan_vjp_kernel {
   sequence_gradients<real> const& to;
 
   static selective_scan_vjp_workspace<real> workspace(index_t row, index_t states) {
-    return {tile, row, states, few * Lanes};
+    return {tile, packs_at_once * Lanes, row, states, few * Lanes, kept};
   }
-  bool has_gate() const { return k.in.gate.data_handle() != nullptr; }
 
-  template <class Storage>
-  [[gnu::always_inline]] pack_t load(sequence_view<Storage> const& view, index_t t,
-                                     index_t v) const {
-    return load_row<real, Lanes>(&view(k.block.b, t, k.block.first + v * Lanes), view.stride(2),
-                                 k.left(v));
-  }
-  [[gnu::always_inline]] void add(sequence_view<real> const& view, index_t t, index_t v,
-                                  pack_t const& term) const {
-    if (view.data_handle() == nullptr) return;
-    real* const row = &view(k.block.b, t, k.block.first + v * Lanes);
-    auto const sum = load_row<real, Lanes>(row, view.stride(2), k.left(v)) + term;
-    store_row(sum, row, view.stride(2), k.left(v));
-  }
   [[gnu::always_inline]] static void accumulate(real* sum, pack_t const& term) {
     (pack_t::load(sum) + term).store(sum);
   }
 
   /// The cotangents of Σ C h + D x of steps [first, last), past the gate.
-  [[gnu::always_inline]] void receive(index_t first, index_t last) const {
-    for (index_t v = 0; v < k.packs(); ++v)
-      for (index_t t = first; t < last; ++t) {
-        index_t const at = k.at(t - first, v);
-        pack_t arriving = load(y_cotangent, t, v);
-        if (has_gate()) {
-          pack_t const z = load(k.in.gate, t, v), s = detail::sigmoid(z);
-          pack_t const silu_slope = s * multiply_add(z, pack_t(real(1)) - s, real(1));
-          (arriving * silu_slope).store(g.to_gate + at);
+  [[gnu::always_inline]] void receive(index_t first, index_t last, pack_range of) const {
+    for (index_t v = of.first; v < of.last; ++v) {
+      auto const y = k.rows_of(y_cotangent, first, v);
+      auto const gate = k.rows_of(k.in.gate, first, v);
+      for (index_t t = 0; t < last - first; ++t) {
+        index_t const at = k.at(t, v);
+        pack_t arriving = y.load(t);
+        if (gate.first != nullptr) {
+          pack_t const lowest(-softplus_range<real>), one(real(1));
+          pack_t const z = larger(lowest, gate.load(t));  // as silu
+          pack_t const s = sigmoid_given(z, exp_in_range(larger(lowest, minus_size(z))));
+          (arriving * (s * multiply_add(z, one - s, real(1)))).store(g.to_gate + at);
           arriving *= z * s;
         }
         arriving.store(g.arriving + at);
-        pack_t(real(0)).store(g.to_step + at);
-        pack_t(real(0)).store(g.to_input + at);
+        pack_t::zeros().store(g.to_step + at);
+        pack_t::zeros().store(g.to_input + at);
       }
+    }
   }
 
-  using upcoming = typename forward::upcoming;
-
-  /// Rows that the block before this one will need, in the order in which differentiate() gets to
-  /// them: two for each few states.
+  /// Rows that the packs after these will need, in the order in which differentiate() gets to them:
+  /// two for each few states.
   [[gnu::always_inline]] upcoming expected(index_t number, index_t first, index_t v) const {
-    index_t const b = k.block.b, c = k.block.first + v * Lanes, t = first - tile;
+    bool const is_next_block = v + packs_at_once >= k.packs();
+    index_t const b = k.block.b, t = is_next_block ? first - tile : first,
+                  next = v + packs_at_once - (is_next_block ? k.packs() : 0),
+                  c = k.block.first + next * Lanes;
     if (t < 0) return {};
     switch (number) {
       case 0:
@@ -92,21 +87,34 @@ struct selective_scan_vjp_kernel {
       case 3:
         return {k.in.gate, b, t, c};
       case 4:
-        return {to.x, b, first, c};
+        return {to.x, b, t, c};
       case 5:
-        return {to.step_size, b, first, c};
+        return {to.step_size, b, t, c};
       case 6:
-        return {to.gate, b, first, c};
+        return {to.gate, b, t, c};
       default:
         return {};
     }
   }
 
-  /// First: of the block's packs, whose sums over channels begin here.
-  ///
+  /// Adds the sums over channels of a few packs, each in `kept` lanes.
+  [[gnu::always_inline]] static void add_sums(pack_t const (&terms)[few], real* to) {
+    if constexpr (Lanes < few) {
+      accumulate(to, fold_lanes<Lanes, Lanes>(terms[0], terms[1]));
+      accumulate(to + Lanes, fold_lanes<Lanes, Lanes>(terms[2], terms[3]));
+    } else {
+      constexpr bool in_halves = sizeof(pack_t) == 32;  // which lanes do not cross for free
+      constexpr int part = in_halves ? 16 / sizeof(real) : Lanes, one = in_halves ? 2 : 1,
+                    two = in_halves ? 1 : 2;
+      pack_t const first = fold_lanes<Lanes, Lanes>(terms[0], terms[one]),
+                   second = fold_lanes<Lanes, Lanes>(terms[two], terms[3]);
+      accumulate(to, fold_lanes<part, (in_halves ? part : Lanes / 2)>(first, second));
+    }
+  }
+
   /// The states of `few` states of a pack and their decays, step by step from `h`; what the
   /// gradient of a gate needs, Σ C h; and dC_t = dy_t h_t.
-  template <bool InRange, bool First>
+  template <bool InRange>
   [[gnu::always_inline]] void repeat(index_t count, index_t v, index_t n, rows const& B,
                                      rows const& C, real const* eigenvalue, upcoming next) const {
     pack_t h[few], A[few];
@@ -121,20 +129,21 @@ struct selective_scan_vjp_kernel {
       pack_t const rate = pack_t::load(k.w.rate + at), input = pack_t::load(k.w.input + at),
                    dy = pack_t::load(g.arriving + at);
       real const *B_row = B.first + t * B.stride + n, *C_row = C.first + t * C.stride + n;
-      pack_t sum = pack_t::load(k.w.sum + at);
+      pack_t sum = pack_t::load(k.w.sum + at), to_C[few];
+      pack_t decay[few];
+      unrolled<few>([&](auto i) __attribute__((always_inline)) { decay[i] = rate * A[i]; });
+      forward::template powers<InRange>(decay);
       unrolled<few>([&](auto i) __attribute__((always_inline)) {
-        pack_t const z = rate * A[i];
-        pack_t const decay = InRange ? exp2_in_range(z) : detail::exp2(z);
         pack_t drive = input * B_row[i];
         keep(drive);
-        h[i] = multiply_add(decay, h[i], drive);
+        h[i] = multiply_add(decay[i], h[i], drive);
         if (!InRange && n + i >= k.in.eigenvalue.extent(1)) h[i] = pack_t(real(0));  // not ∞·0
         sum = multiply_add(h[i], C_row[i], sum);
-        decay.store(g.decay + (t * few + i) * Lanes);
+        decay[i].store(g.decay + (t * few + i) * Lanes);
         h[i].store(g.h + ((t + 1) * few + i) * Lanes);
-        real* const to_C = g.to_C + (t * few + i) * Lanes;
-        (First ? dy * h[i] : multiply_add(dy, h[i], pack_t::load(to_C))).store(to_C);
+        to_C[i] = dy * h[i];
       });
+      add_sums(to_C, g.to_C + (t * k.w.states + n) * kept);
       sum.store(k.w.sum + at);
     }
   }
@@ -142,7 +151,6 @@ struct selective_scan_vjp_kernel {
   /// The same steps backward: with g_t what arrives at h_t,
   ///   g_t = C_t dy_t + decay_{t+1} g_{t+1};   dB_t = g_t (Δ x)_t,
   ///   d(Δ x)_t = B_t g_t, dz_t = g_t decay_t h_{t-1} for z = Δ A.
-  template <bool First>
   [[gnu::always_inline]] void reverse(index_t count, index_t v, index_t n, rows const& B,
                                       rows const& C, real const* eigenvalue, upcoming next) const {
     index_t const own = (v * k.w.states + n) * Lanes;
@@ -158,19 +166,20 @@ struct selective_scan_vjp_kernel {
       next.row += next.bytes;
       pack_t const dy = pack_t::load(g.arriving + at), input = pack_t::load(k.w.input + at),
                    rate = pack_t::load(k.w.rate + at);
-      pack_t to_input = pack_t::load(g.to_input + at), to_step = pack_t::load(g.to_step + at);
+      pack_t to_input = pack_t::load(g.to_input + at), to_step = pack_t::load(g.to_step + at),
+             to_B[few];
       real const *B_row = B.first + t * B.stride + n, *C_row = C.first + t * C.stride + n;
       unrolled<few>([&](auto i) __attribute__((always_inline)) {
         index_t const here = (t * few + i) * Lanes;
         pack_t const arriving = multiply_add(dy, C_row[i], later[i]);
-        real* const to_B = g.to_B + here;
-        (First ? arriving * input : multiply_add(arriving, input, pack_t::load(to_B))).store(to_B);
+        to_B[i] = arriving * input;
         to_input = multiply_add(arriving, B_row[i], to_input);
         later[i] = arriving * pack_t::load(g.decay + here);
         pack_t const to_z = later[i] * pack_t::load(g.h + here);
         to_step = multiply_add(to_z, A[i], to_step);
         to_A[i] = multiply_add(to_z, rate, to_A[i]);
       });
+      add_sums(to_B, g.to_B + (t * k.w.states + n) * kept);
       to_input.store(g.to_input + at);
       to_step.store(g.to_step + at);
     }
@@ -181,46 +190,54 @@ struct selective_scan_vjp_kernel {
   }
 
   /// Steps [first, first + count) of one sequence, whose states begin with those of the forward
-  /// workspace. `shared` has a row for each step.
+  /// workspace.
   template <bool InRange>
-  [[gnu::always_inline]] void differentiate(index_t first, index_t count, rows const& B,
-                                            rows const& C,
-                                            shared_gradients<real> const& shared) const {
-    for (index_t n = 0; n < k.w.states; n += few) {
-      auto const run = [&]<bool First>(std::bool_constant<First>, index_t v)
-          __attribute__((always_inline)) {
+  [[gnu::always_inline]] void differentiate(index_t first, index_t count, pack_range of,
+                                            rows const& B, rows const& C) const {
+    for (index_t v = of.first; v < of.last; ++v)
+      for (index_t n = 0; n < k.w.states; n += few) {
         index_t const own = (v * k.w.states + n) * Lanes, number = n / few * 2;
         std::copy_n(k.w.h + own, few * Lanes, g.h);
-        repeat<InRange, First>(count, v, n, B, C, k.w.eigenvalue + own, expected(number, first, v));
-        reverse<First>(count, v, n, B, C, k.w.eigenvalue + own, expected(number + 1, first, v));
-      };
-      run(std::true_type{}, 0);
-      for (index_t v = 1; v < k.packs(); ++v) run(std::false_type{}, v);
-      for (index_t t = 0; t < count; ++t) {
-        real *B_row = &shared.B(t, n), *C_row = &shared.C(t, n);
-        unrolled<few>([&](auto i) __attribute__((always_inline)) {
-          B_row[i] = sum_of_lanes(pack_t::load(g.to_B + (t * few + i) * Lanes));
-          C_row[i] = sum_of_lanes(pack_t::load(g.to_C + (t * few + i) * Lanes));
-        });
+        repeat<InRange>(count, v, n, B, C, k.w.eigenvalue + own, expected(number, first, v));
+        reverse(count, v, n, B, C, k.w.eigenvalue + own, expected(number + 1, first, v));
       }
-    }
+  }
+
+  /// Sums over all channels of the block, a row for each step, which begin anew.
+  [[gnu::always_inline]] void share(index_t count, shared_gradients<real> const& shared) const {
+    auto const add_lanes = [&](real * sums, tensor_view<real, 2> const& all)
+        __attribute__((always_inline)) {
+      for (index_t t = 0; t < count; ++t)
+        for (index_t n = 0; n < k.w.states; ++n) {
+          real* const of = sums + (t * k.w.states + n) * kept;
+          real sum = of[0];
+          for (int i = 1; i < kept; ++i) sum += of[i];
+          all(t, n) = sum;
+        }
+      std::fill_n(sums, count * k.w.states * kept, real(0));
+    };
+    add_lanes(g.to_B, shared.B);
+    add_lanes(g.to_C, shared.C);
   }
 
   /// From what arrived at Δ and Δ x to the inputs of steps [first, last).
-  [[gnu::always_inline]] void deliver(index_t first, index_t last) const {
-    for (index_t v = 0; v < k.packs(); ++v) {
+  [[gnu::always_inline]] void deliver(index_t first, index_t last, pack_range of) const {
+    for (index_t v = of.first; v < of.last; ++v) {
       index_t const offset = v * Lanes;
       pack_t const D = pack_t::load(k.w.D + offset), factor = pack_t::load(k.w.factor + offset);
       pack_t to_bias(real(0)), to_D(real(0)), to_factor(real(0));
-      for (index_t t = first; t < last; ++t) {
-        index_t const at = k.at(t - first, v);
-        pack_t const x = load(k.in.x, t, v), step = pack_t::load(g.step + at);
+      auto const inputs = k.rows_of(k.in.x, first, v);
+      auto const to_x = k.rows_of(to.x, first, v), to_gate = k.rows_of(to.gate, first, v),
+                 to_projection = k.rows_of(to.step_size, first, v);
+      for (index_t t = 0; t < last - first; ++t) {
+        index_t const at = k.at(t, v);
+        pack_t const x = inputs.load(t), step = pack_t::load(g.step + at);
         pack_t const dy = pack_t::load(g.arriving + at), to_input = pack_t::load(g.to_input + at);
         pack_t const to_step = multiply_add(to_input, x, pack_t::load(g.to_step + at));
         pack_t const to_biased = to_step * factor * pack_t::load(g.slope + at);
-        add(to.x, t, v, multiply_add(D, dy, to_input * (step * factor)));
-        add(to.step_size, t, v, to_biased);
-        add(to.gate, t, v, pack_t::load(g.to_gate + at) * pack_t::load(k.w.sum + at));
+        to_x.add(t, multiply_add(D, dy, to_input * (step * factor)));
+        to_projection.add(t, to_biased);
+        to_gate.add(t, pack_t::load(g.to_gate + at) * pack_t::load(k.w.sum + at));
         to_bias += to_biased;
         to_factor = multiply_add(to_step, step, to_factor);
         to_D = multiply_add(dy, x, to_D);
@@ -246,19 +263,20 @@ struct selective_scan_vjp_kernel {
         } else {
           std::fill_n(k.w.h, k.packs() * k.w.states * Lanes, real(0));
         }
-        auto const B = k.shared_rows(k.in.B, first, last, k.w.B),
-                   C = k.shared_rows(k.in.C, first, last, k.w.C);
-        pack_range const all{0, k.packs()};
-        bool const in_range = k.prepare(first, last, all);
-        receive(first, last);
-        shared_gradients<real> const part{shared.B.slice(0, first - begin, last - first),
-                                          shared.C.slice(0, first - begin, last - first)};
-        if (in_range) {
-          differentiate<true>(first, last - first, B, C, part);
-        } else {
-          differentiate<false>(first, last - first, B, C, part);
+        auto const B = k.rows_of_group(k.in.B, first, last, k.w.B),
+                   C = k.rows_of_group(k.in.C, first, last, k.w.C);
+        for (index_t v = 0; v < k.packs(); v += packs_at_once) {
+          pack_range const some{v, std::min(v + packs_at_once, k.packs())};
+          receive(first, last, some);
+          if (k.prepare(first, last, some)) {
+            differentiate<true>(first, last - first, some, B, C);
+          } else {
+            differentiate<false>(first, last - first, some, B, C);
+          }
+          deliver(first, last, some);
         }
-        deliver(first, last);
+        share(last - first, {shared.B.slice(0, first - begin, last - first),
+                             shared.C.slice(0, first - begin, last - first)});
         if (starts_sequence(sequence, k.block.b, first)) {
           std::fill_n(g.cotangent, k.packs() * k.w.states * Lanes, real(0));
         }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <iterator>
 #include <type_traits>
 
 #include "ssm/detail/simd.hpp"
@@ -131,6 +132,45 @@ template <class T, int Lanes>
     auto const exponent = same_bits<bits_pack<T, Lanes>>(shifted).v << format::fraction_bits;
     bits_pack<T, Lanes> const sum = same_bits<bits_pack<T, Lanes>>(p).v + exponent;
     return same_bits<pack<T, Lanes>>(sum);
+  }
+}
+
+/// The same of several packs, each operation for all of them before the next: without a table it is
+/// a chain so long that a processor does not look far enough ahead to overlap one with another.
+template <class T, int Lanes, std::size_t Count>
+[[gnu::always_inline]] inline void exp2_in_range(pack<T, Lanes> (&z)[Count]) {
+  using format = number_format<T>;
+  constexpr int terms = static_cast<int>(std::size(format::exp2_terms));
+  auto const each = [](auto const& body) __attribute__((always_inline)) {
+    unrolled<static_cast<int>(Count)>(body);
+  };
+  if constexpr (has_exp2_table<T, Lanes>) {
+    each([&](auto i) __attribute__((always_inline)) { z[i] = exp2_in_range(z[i]); });
+  } else {
+    pack<T, Lanes> shifted[Count], r[Count], p[Count];
+    each([&](auto i) __attribute__((always_inline)) {
+      keep(z[i]);
+      shifted[i] = z[i] + format::rounder;
+      keep(shifted[i]);
+    });
+    each([&](auto i) __attribute__((always_inline)) {
+      r[i] = z[i] - (shifted[i] - format::rounder);
+      keep(r[i]);
+      p[i] = format::exp2_terms[0];
+    });
+    unrolled<terms>([&](auto k) __attribute__((always_inline)) {
+      constexpr int next = decltype(k)::value + 1;
+      constexpr T term = next < terms ? format::exp2_terms[next % terms] : T(1);
+      each([&](auto i) __attribute__((always_inline)) {
+        p[i] = multiply_add(p[i], r[i], term);
+        keep(p[i]);
+      });
+    });
+    each([&](auto i) __attribute__((always_inline)) {
+      auto const exponent = same_bits<bits_pack<T, Lanes>>(shifted[i]).v << format::fraction_bits;
+      bits_pack<T, Lanes> const sum = same_bits<bits_pack<T, Lanes>>(p[i]).v + exponent;
+      z[i] = same_bits<pack<T, Lanes>>(sum);
+    });
   }
 }
 
