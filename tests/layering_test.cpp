@@ -21,7 +21,7 @@ namespace {
 constexpr char const* layers[] = {
     "config error scalar",
     "numerics random tensor_view tensor eigen detail/double_word detail/half detail/simd "
-    "detail/simd_exp2 detail/simd_math execution.cuh detail/element",
+    "detail/simd_exp2 detail/simd_math execution.cuh graph detail/element",
     "affine_map execution detail/instruction_set detail/workers detail/parallel_for "
     "detail/require_writable "
     "detail/scratch "
@@ -31,9 +31,14 @@ constexpr char const* layers[] = {
     "discretize recurrence diagonal scalar_identity readout step_size packed spectrum_scaling "
     "scaling_factors",
     "scan linear_scan detail/linear_step detail/linear_rows_tile detail/linear_rows_chunk "
-    "detail/linear_rows detail/linear_columns_tile detail/linear_columns detail/linear_launch",
+    "detail/linear_rows detail/linear_columns_tile detail/linear_columns_words "
+    "detail/linear_columns "
+    "detail/linear_lanes detail/linear_launch",
     "causal_conv1d detail/causal_conv1d_block detail/causal_conv1d_fast "
     "detail/causal_conv1d_fast_vjp detail/causal_conv1d_inputs detail/causal_conv1d_reference "
+    "detail/conv1d_elements detail/conv1d_problem detail/conv1d_columns detail/conv1d_rows "
+    "detail/conv1d_launch detail/conv1d_vjp_problem detail/conv1d_columns_vjp "
+    "detail/conv1d_rows_vjp detail/conv1d_sums detail/conv1d_vjp_launch "
     "selective_scan detail/selective_scan_blocks detail/selective_scan_inputs "
     "detail/selective_scan_kernel "
     "detail/selective_scan_reference detail/selective_scan_step detail/selective_scan_vjp "

@@ -3,12 +3,20 @@
 #pragma once
 
 #include <cstddef>
+#include <tuple>
 #include <type_traits>
 
 #include "ssm/detail/selective_vjp_launch.cuh"
 #include "ssm/selective_scan.cuh"
 
 namespace ssm::gpu {
+
+/// What becomes of what is there before.
+enum class accumulate : bool {
+  no,   // a result is stored over it
+  yes,  // a result is added to it
+};
+
 namespace detail {
 
 /// Throws shape_error where several threads would add to one element.
@@ -19,6 +27,35 @@ void require_unshared(selective_scan_gradients<T, memory::device> const& to) {
   ssm::detail::require_writable(to.gate, "selective_scan_vjp: gradients.gate");
   ssm::detail::require_writable(to.B, "selective_scan_vjp: gradients.B");
   ssm::detail::require_writable(to.C, "selective_scan_vjp: gradients.C");
+}
+
+/// Throws shape_error where an output shares memory with anything else.
+template <class T>
+void require_vjp_apart(selective_scan_inputs<T, memory::device> const& in,
+                       state_view<float const, memory::device> const& initial,
+                       sequence_view<T const, memory::device> const& y_cotangent,
+                       state_view<float, memory::device> const& carry_cotangent,
+                       selective_scan_gradients<T, memory::device> const& to,
+                       trajectory_view<float const, memory::device> const& checkpoints) {
+  require_all_apart(
+      "selective_scan_vjp",
+      std::tuple(named_view{carry_cotangent, "carry_cotangent"}, named_view{to.x, "gradients.x"},
+                 named_view{to.step_size, "gradients.step_size"},
+                 named_view{to.gate, "gradients.gate"}, named_view{to.B, "gradients.B"},
+                 named_view{to.C, "gradients.C"}, named_view{to.eigenvalue, "gradients.eigenvalue"},
+                 named_view{to.D, "gradients.D"}, named_view{to.step_bias, "gradients.step_bias"},
+                 named_view{to.scaling.linear, "gradients.scaling.linear"},
+                 named_view{to.scaling.power, "gradients.scaling.power"},
+                 named_view{to.scaling.step, "gradients.scaling.step"}),
+      std::tuple(named_view{in.x, "x"}, named_view{in.step_size, "step_size"},
+                 named_view{in.gate, "gate"}, named_view{in.B, "B"}, named_view{in.C, "C"},
+                 named_view{in.eigenvalue, "eigenvalue"}, named_view{in.D, "D"},
+                 named_view{in.step_bias, "step_bias"},
+                 named_view{in.scaling.linear, "scaling.linear"},
+                 named_view{in.scaling.power, "scaling.power"},
+                 named_view{in.scaling.step, "scaling.step"}, named_view{in.sequence, "sequence"},
+                 named_view{initial, "initial"}, named_view{y_cotangent, "y_cotangent"},
+                 named_view{checkpoints, "checkpoints"}));
 }
 
 template <class T>
@@ -41,6 +78,7 @@ selective_vjp_problem<T> vjp_problem(
   ssm::detail::require_gradients(in, to);
   require_unshared(to);
   ssm::detail::require_checkpoints(checkpoints, s, "selective_scan_vjp: checkpoints");
+  require_vjp_apart(in, initial, y_cotangent, carry_cotangent, to, checkpoints);
   selective_vjp_problem<T> p{};
   give_inputs<T>(p, in, plan, "selective_scan_vjp");
   p.y_cotangent = y_cotangent;
@@ -79,9 +117,9 @@ std::size_t selective_scan_vjp_workspace(
 
 /// Gradient of selective_scan, given the cotangents of y and of the final state, as the CPU's.
 /// `carry_cotangent` is the cotangent of the final state on entry and the gradient of the initial
-/// state on exit; the others are added to `gradients`. States are computed again from the
-/// `checkpoints` of a forward run, or from `initial`, which costs a third more. Returns before the
-/// work is done, and allocates nothing.
+/// state on exit; the others are added to `gradients`, or stored there. States are computed again
+/// from the `checkpoints` of a forward run, or from `initial`, which costs a third more. Returns
+/// before the work is done, and allocates nothing.
 ///
 /// Time is cut into segments that run side by side, back in time. What arrives at the end of each
 /// is found by a first pass that, walking on from there, leaves each state where its cotangent has
@@ -104,10 +142,11 @@ void selective_scan_vjp(
     std::type_identity_t<selective_scan_gradients<T, memory::device>> const& gradients,
     workspace const& memory,
     std::type_identity_t<trajectory_view<float const, memory::device>> const& checkpoints = {},
-    selective_scan_plan const& plan = {}) {
+    selective_scan_plan const& plan = {}, accumulate how = accumulate::yes) {
   auto p =
       detail::vjp_problem(in, initial, y_cotangent, carry_cotangent, gradients, checkpoints, plan);
   if (!detail::has_work(p)) return;
+  p.accumulates = how == accumulate::yes;
   auto const parts = detail::plan_vjp(p, plan.segments, checkpoints.data_handle() != nullptr,
                                       detail::wants_shared(gradients));
   auto* const own = detail::checked(memory, sizeof(float) * static_cast<std::size_t>(parts.end),
@@ -115,6 +154,23 @@ void selective_scan_vjp(
   detail::run_vjp(where, p, parts, reinterpret_cast<float*>(own), checkpoints, gradients.B,
                   gradients.C,
                   {gradients.eigenvalue, gradients.D, gradients.step_bias, gradients.scaling});
+}
+
+/// selective_scan_vjp with a workspace that is allocated and freed in stream order.
+template <class T>
+void selective_scan_vjp_allocating(
+    on where, selective_scan_inputs<T, memory::device> const& in,
+    std::type_identity_t<state_view<float const, memory::device>> const& initial,
+    std::type_identity_t<sequence_view<T const, memory::device>> const& y_cotangent,
+    std::type_identity_t<state_view<float, memory::device>> const& carry_cotangent,
+    std::type_identity_t<selective_scan_gradients<T, memory::device>> const& gradients,
+    std::type_identity_t<trajectory_view<float const, memory::device>> const& checkpoints = {},
+    selective_scan_plan const& plan = {}) {
+  auto const bytes = static_cast<index_t>(selective_scan_vjp_workspace(
+      in, initial, y_cotangent, carry_cotangent, gradients, checkpoints, plan));
+  tensor<std::byte, 1> own(where, {bytes});
+  selective_scan_vjp(where, in, initial, y_cotangent, carry_cotangent, gradients, own.view(),
+                     checkpoints, plan);
 }
 
 }  // namespace ssm::gpu

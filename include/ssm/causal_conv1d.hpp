@@ -14,20 +14,6 @@
 #include "ssm/execution.hpp"
 
 namespace ssm {
-namespace detail {
-
-template <class T>
-void require_inputs(causal_conv1d_inputs<T> const& in) {
-  auto const [batch, length, channels, width] = in.extents();
-  require<shape_error>(in.weight.extent(0) == channels && 1 <= width && width <= largest_conv_width,
-                       "causal_conv1d: weight has shape ", to_string(in.weight.extents()),
-                       ", expected (", channels, ", 1 to ", largest_conv_width,
-                       ") (channel, width)");
-  require_shape_if_given(in.bias, {channels}, "causal_conv1d: bias", "channel");
-  require_sequence(in.sequence, batch, length, "causal_conv1d: sequence");
-}
-
-}  // namespace detail
 
 /// y_tc = activation(bias_c + Σ_k weight_ck x_{t-width+1+k, c}), k = 0 ... width - 1, for every
 /// batch.
@@ -54,7 +40,7 @@ template <execution_policy Policy, class T>
 void causal_conv1d(Policy policy, causal_conv1d_inputs<T> const& inputs,
                    state_view<std::type_identity_t<T>> carry,
                    sequence_view<std::type_identity_t<T>> y) {
-  detail::require_inputs(inputs);
+  detail::require_conv1d_inputs(inputs);
   auto const e = inputs.extents();
   detail::require_shape_if_given(carry, {e.batch, e.channels, e.width - 1}, "causal_conv1d: carry",
                                  "batch, channel, width - 1");
@@ -93,7 +79,7 @@ void causal_conv1d_vjp(Policy policy, causal_conv1d_inputs<T> const& inputs,
                        sequence_view<accumulator_t<std::type_identity_t<T>> const> y_cotangent,
                        state_view<accumulator_t<std::type_identity_t<T>>> carry_cotangent,
                        causal_conv1d_gradients<std::type_identity_t<T>> const& gradients) {
-  detail::require_inputs(inputs);
+  detail::require_conv1d_inputs(inputs);
   auto const e = inputs.extents();
   index_array<3> const carry_shape{e.batch, e.channels, e.width - 1};
   detail::require_shape_if_given(initial, carry_shape, "causal_conv1d_vjp: initial",

@@ -164,15 +164,18 @@ conv_truth<W> conv_by_formula(conv_problem<W> const& p) {
 }
 
 /// How far y may be off, in eps: a product and up to width + 1 sums round each term, half an eps
-/// each; SiLU, of slope at most 1.1, adds the 4 eps of silu. (1.001 is for eps².)
+/// each; SiLU, of slope at most 1.1, adds the 4 eps of silu, and `by_size` more for each unit of its
+/// argument. (1.001 is for eps².)
 template <class W>
-tensor<W, 3> conv_rounding(conv_problem<W> const& p, conv_truth<W> const& truth) {
+tensor<W, 3> conv_rounding(conv_problem<W> const& p, conv_truth<W> const& truth,
+                           double by_size = 0) {
   bool const silu = p.options.kind == activation::silu;
   tensor<W, 3> bound(p.shape);
   for (index_t i = 0; i < bound.size(); ++i) {
     W const size = abs(truth.y.data()[i]);
     bound.data()[i] = W(1.001) * (W(silu ? 1.1 : 1) * W(p.width + 1) / 2 * truth.terms.data()[i] +
                                   W(silu ? 4 : 0) * size);
+    if (silu && by_size > 0) bound.data()[i] += by_size * abs(truth.sum.data()[i]) * size;
   }
   return bound;
 }
@@ -223,10 +226,10 @@ tensor<W, 3> magnitudes(tensor<W, 3> from) {
 }
 
 /// How far gradients may be off, in eps, where `roundings` sums round each term. The slope of SiLU
-/// is at most 1.1 and off by 5 eps with the product it enters; its own slope is at most 1/2. The
-/// sums are the gradients of the linear convolution of magnitudes.
+/// is at most 1.1 and off by `of_slope` eps with the product it enters; its own slope is at most
+/// 1/2. The sums are the gradients of the linear convolution of magnitudes.
 template <class W>
-conv_gradients<W> conv_gradient_bounds(conv_problem<W> p, W const& roundings) {
+conv_gradients<W> conv_gradient_bounds(conv_problem<W> p, W const& roundings, int of_slope = 5) {
   auto const truth = conv_by_formula(p);
   W const k = W(1.001) * (roundings + 1) / 2;
   for (index_t i = 0; i < p.x.size(); ++i) {
@@ -234,7 +237,7 @@ conv_gradients<W> conv_gradient_bounds(conv_problem<W> p, W const& roundings) {
     W& error = p.y_cotangent.data()[i];
     error = size * k;
     if (p.options.kind == activation::none) continue;
-    error += size * (W(0.1) * k + 5 + W(p.width + 1) / 4 * truth.terms.data()[i]);
+    error += size * (W(0.1) * k + of_slope + W(p.width + 1) / 4 * truth.terms.data()[i]);
   }
   p.options.kind = activation::none;
   p.x = magnitudes(p.x);

@@ -11,8 +11,8 @@
 #include <utility>
 #include <vector>
 
-#include "ssm/linear_scan.cuh"
 #include "ssm/tensor.cuh"
+#include "ssm/workspace.cuh"
 
 namespace ssm::test {
 

@@ -61,4 +61,16 @@ __device__ inline float sigmoid(float x) {
   return result;
 }
 
+/// d/dx x/(1 + e^-x); both shares of 1 without cancellation.
+/// Accuracy  13 eps.
+__device__ inline float silu_slope(float x) {
+  float const e = exp2(-fabsf(x) * log2_of_e);
+  float larger_share;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(larger_share) : "f"(1.0f + e));
+  float const smaller_share = e * larger_share;
+  float const share = x < 0.0f ? smaller_share : larger_share;
+  float const rest = x < 0.0f ? larger_share : smaller_share;
+  return share * fmaf(x, rest, 1.0f);
+}
+
 }  // namespace ssm::gpu::detail

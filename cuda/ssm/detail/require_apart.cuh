@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <string>
+#include <tuple>
 
 #include "ssm/error.hpp"
 #include "ssm/tensor_view.hpp"
@@ -64,6 +66,43 @@ void require_apart(tensor_view<T, RankT, Where> const& out,
     if (are_side_by_side(out, other)) return;
   }
   require<shape_error>(false, name, " overlaps ", other_name, ", expected memory of its own");
+}
+
+/// A view and what a message calls it.
+template <class View>
+struct named_view {
+  View const& view;
+  char const* name;
+};
+template <class View>
+named_view(View const&, char const*) -> named_view<View>;
+
+/// Throw shape_error unless an output of `call` shares no memory with any of the others.
+template <class Out, class... Others>
+void require_apart_from_all(char const* call, named_view<Out> const& out,
+                            named_view<Others> const&... others) {
+  [[maybe_unused]] auto const check = [&](auto const& other) {
+    byte_range const a = bytes_of(out.view), b = bytes_of(other.view);
+    if (a.begin >= b.end || b.begin >= a.end) return;
+    require_apart(out.view, other.view, (std::string(call) + ": " + out.name).c_str(), other.name);
+  };
+  (check(others), ...);
+}
+
+/// Throw shape_error unless the outputs of `call` share no memory with each other or an input.
+template <class... Outs, class... Inputs>
+void require_all_apart(char const* call, std::tuple<named_view<Outs>...> const& outs,
+                       std::tuple<named_view<Inputs>...> const& inputs) {
+  std::apply(
+      [&](auto const& first, auto const&... rest) {
+        std::apply([&](auto const&... all) { require_apart_from_all(call, first, all...); },
+                   inputs);
+        require_apart_from_all(call, first, rest...);
+        if constexpr (sizeof...(rest) > 0) {
+          require_all_apart(call, std::tuple(rest...), inputs);
+        }
+      },
+      outs);
 }
 
 /// As require_apart, or the very same view: every element is read before it is written.

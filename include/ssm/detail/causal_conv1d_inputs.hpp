@@ -89,6 +89,22 @@ void require_shape_if_given(tensor_view<T, Rank, Where> const& view,
   if (is_given(view)) require_shape(view, expected, name, axes);
 }
 
+/// Throws shape_error where the inputs do not fit together.
+template <class T, memory Where>
+void require_conv1d_inputs(causal_conv1d_inputs<T, Where> const& in) {
+  auto const [batch, length, channels, width] = in.extents();
+  require<shape_error>(in.weight.extent(0) == channels && 1 <= width && width <= largest_conv_width,
+                       "causal_conv1d: weight has shape ", to_string(in.weight.extents()),
+                       ", expected (", channels, ", 1 to ", largest_conv_width,
+                       ") (channel, width)");
+  require_shape_if_given(in.bias, {channels}, "causal_conv1d: bias", "channel");
+  if constexpr (Where == memory::host) {
+    require_sequence(in.sequence, batch, length, "causal_conv1d: sequence");
+  } else {  // the order of numbers on a device cannot be seen from here
+    require_shape_if_given(in.sequence, {batch, length}, "causal_conv1d: sequence", "batch, time");
+  }
+}
+
 /// Whether a gradient is summed over an axis.
 template <class T, int Rank, memory Where>
 bool sums_over(tensor_view<T, Rank, Where> const& view, int axis) {
