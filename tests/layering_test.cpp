@@ -49,6 +49,8 @@ constexpr char const* layers[] = {
     "detail/selective_vjp_problem detail/selective_vjp_stage detail/selective_vjp_arriving "
     "detail/selective_vjp_step detail/selective_vjp_kernel detail/selective_vjp_sums "
     "detail/selective_vjp_launch state_space_dual detail/dual_problem "
+    "detail/step_states detail/dual_step_kernel detail/dual_square detail/dual_chunk_tile detail/dual_chunk_stage "
+    "detail/dual_chunk_states detail/dual_chunk_kernel detail/dual_entering detail/dual_launch "
     "detail/state_space_dual_chunk "
     "detail/state_space_dual_inputs detail/state_space_dual_kernel "
     "detail/state_space_dual_products detail/state_space_dual_reference "

@@ -106,7 +106,7 @@ ssd_result<T> run_ssd(Policy policy, state_space_dual_inputs<T> const& inputs,
 ///  - N/2 + Q + 20 the sums over states and over a chunk of Q, its own products, exp, and the gate.
 struct ssd_truth {
   tensor<double, 4> y, carry, y_bound, carry_bound;
-  tensor<double, 4> y_terms;
+  tensor<double, 4> y_terms, carry_terms;  // T
 
   template <class T>
   ssd_truth(state_space_dual_inputs<T> const& in, tensor<accumulator_t<T>, 4> const& initial,
@@ -115,7 +115,8 @@ struct ssd_truth {
         carry{initial.extents()},
         y_bound{in.x.extents()},
         carry_bound{initial.extents()},
-        y_terms{in.x.extents()} {
+        y_terms{in.x.extents()},
+        carry_terms{initial.extents()} {
     auto const number = [](auto const& z) {
       return static_cast<double>(static_cast<accumulator_t<std::remove_cvref_t<decltype(z)>>>(z));
     };
@@ -173,6 +174,7 @@ struct ssd_truth {
           }
           for (index_t n = 0; n < states; ++n) {
             carry(b, head, p, n) = h(n);
+            carry_terms(b, head, p, n) = terms(n);
             carry_bound(b, head, p, n) = bound(n, k - static_cast<double>(states) / 2);
           }
         }

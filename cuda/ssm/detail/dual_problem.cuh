@@ -44,7 +44,7 @@ struct dual_problem {
   index_t batch, length, heads, head_dim, groups, states;
   index_t group_heads;  // heads that share B and C
 
-  bool packed;  // rows of x, gate, y, B and C are dense and begin at multiples of 16 bytes
+  bool packed;  // rows of x, gate, y, B and C are whole packets at multiples of 16 bytes
   bool exact;   // float: three products of halves of numbers for each, not one of rounded ones
 
   index_t segments, segment_length;
@@ -52,15 +52,19 @@ struct dual_problem {
   // segment but the last adds to the state that leaves it; decay (batch, segment, head): what a
   // segment multiplies a state with.
   float *entering, *decay;
-  float threshold;              // log2 of what is too small to be followed further back
+  float negligible;             // what is multiplied by less is not followed further back
   unsigned long long* visited;  // steps of heads that the first pass has visited, or null
 
   __device__ index_t group_of(index_t head) const { return head / group_heads; }
 
-  __device__ index_t entering_state(index_t b, index_t segment, index_t head) const {
-    return ((b * segments + segment) * heads + head) * head_dim * states;
+  /// (batch, head, head_dim, state) of one segment.
+  __device__ view<float, 4> entering_at(index_t segment) const {
+    index_t const head_states = head_dim * states;
+    return {entering + segment * heads * head_states,
+            {batch, heads, head_dim, states},
+            {segments * heads * head_states, head_states, states, 1}};
   }
-  __device__ index_t entering_decay(index_t b, index_t segment, index_t head) const {
+  __device__ index_t decay_at(index_t b, index_t segment, index_t head) const {
     return (b * segments + segment) * heads + head;
   }
 
@@ -75,12 +79,27 @@ struct dual_problem {
     return D.data_handle() == nullptr ? 0.0f : D(head, channel);
   }
 
-  /// Δ of a projected step size: softplus to 2 ulp, limits, factor.
+  /// Δ of projected step sizes: softplus to 2 ulp, limits, factor. One branch for all of them, so
+  /// that they are computed side by side.
+  template <int Count>
+  __device__ void find_steps(float (&step)[Count], float bias, float factor) const {
+#pragma unroll
+    for (float& each : step) each += bias;
+    if (softplus) {
+#pragma unroll
+      for (float& each : step) each = ssm::softplus(each);
+    }
+    if (limited) {
+#pragma unroll
+      for (float& each : step) each = clamp(each, smallest_step, largest_step);
+    }
+#pragma unroll
+    for (float& each : step) each *= factor;
+  }
   __device__ float step(float projected, float bias, float factor) const {
-    float step = projected + bias;
-    if (softplus) step = ssm::softplus(step);
-    if (limited) step = clamp(step, smallest_step, largest_step);
-    return step * factor;
+    float step[] = {projected};
+    find_steps(step, bias, factor);
+    return step[0];
   }
 
   /// log2 of a step's decay, at least log2_of_nothing. A NaN stays one.

@@ -1,0 +1,308 @@
+// SPDX-License-Identifier: Apache-2.0
+// state_space_dual_device.cuh: a random problem of Mamba-2's operator on the device, with any
+// options and in any layout, and what its error may be there.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstddef>
+#include <cstring>
+#include <iterator>
+#include <limits>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "ssm/state_space_dual.cuh"
+#include "support/ssd_problem.hpp"
+
+namespace ssm::test {
+
+/// The order of axes in memory, from the slowest on, and the elements between rows (-1: up to a
+/// multiple of 16, and 16 more) and before the first.
+struct dual_layout {
+  char const* name = "dense";
+  bool heads_before_time = false;
+  index_t padding = 0, offset = 0;
+};
+inline constexpr dual_layout dual_layouts[] = {
+    {}, {"wider", false, -1, 0}, {"odd", false, 3, 1}, {"heads first", true, 0, 0}};
+
+/// Elements on the device whose last axis is `padding` wider; all bytes that are not theirs are
+/// 0xff, NaN to what reads them, and so are theirs until they are sent.
+template <class T, int Rank>
+class dual_array {
+ public:
+  dual_array(index_array<Rank> const& extents, dual_layout const& how)
+      : extents_{extents}, offset_{how.offset} {
+    std::array<int, Rank> order;
+    for (int axis = 0; axis < Rank; ++axis) order[static_cast<std::size_t>(axis)] = axis;
+    if (how.heads_before_time && Rank > 2) std::swap(order[1], order[2]);
+    index_t stride = 1;
+    for (int i = Rank - 1; i >= 0; --i) {
+      int const axis = order[static_cast<std::size_t>(i)];
+      strides_[axis] = stride;
+      bool const is_row = i == Rank - 1;
+      stride *= !is_row            ? extents[axis]
+                : how.padding >= 0 ? extents[axis] + how.padding
+                                   : (extents[axis] + 31) / 16 * 16;
+    }
+    host_.resize(static_cast<std::size_t>(stride + offset_));
+    std::memset(static_cast<void*>(host_.data()), 0xff, host_.size() * sizeof(T));
+    device_.emplace_back(gpu::on{}, index_array<1>{stride + offset_});
+    send();
+  }
+  dual_array(tensor<T, Rank> const& from, dual_layout const& how)
+      : dual_array(from.extents(), how) {
+    std::copy(from.begin(), from.end(), begin_of_elements(*this));
+    send();
+  }
+
+  tensor_view<T, Rank, memory::device> view() {
+    return {device_[0].view().data_handle() + offset_, extents_, strides_};
+  }
+  tensor<T, Rank> fetch() {
+    auto const size = static_cast<index_t>(host_.size());
+    gpu::copy_to_host({}, std::as_const(device_[0]).view(),
+                      tensor_view<T, 1>(host_.data(), {size}));
+    gpu::check(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
+    tensor<T, Rank> result(extents_);
+    std::copy_n(begin_of_elements(*this), result.size(), result.begin());
+    return result;
+  }
+  /// Bytes beside the elements that have been written to, of what was fetched.
+  index_t overwritten() {
+    for (index_t i = 0; i < tensor_view<T, Rank>(nullptr, extents_).size(); ++i) {
+      std::memset(static_cast<void*>(&*(begin_of_elements(*this) + i)), 0xff, sizeof(T));
+    }
+    auto const* const bytes = reinterpret_cast<unsigned char const*>(host_.data());
+    return std::count_if(bytes, bytes + host_.size() * sizeof(T), [](int b) { return b != 0xff; });
+  }
+
+ private:
+  /// The elements in the order of a dense tensor.
+  struct iterator {
+    using iterator_category = std::forward_iterator_tag;
+    using value_type = T;
+    using difference_type = index_t;
+    using pointer = T*;
+    using reference = T&;
+    dual_array* of;
+    index_t i = 0;
+    T& operator*() const {
+      index_t rest = i, at = of->offset_;
+      for (int axis = Rank - 1; axis >= 0; --axis) {
+        at += rest % of->extents_[axis] * of->strides_[axis];
+        rest /= of->extents_[axis];
+      }
+      return of->host_[static_cast<std::size_t>(at)];
+    }
+    iterator& operator++() {
+      ++i;
+      return *this;
+    }
+    iterator operator+(index_t n) const { return {of, i + n}; }
+  };
+  static iterator begin_of_elements(dual_array& of) { return {&of}; }
+
+  void send() {
+    if (host_.empty()) return;
+    gpu::check(cudaMemcpy(device_[0].view().data_handle(), host_.data(), host_.size() * sizeof(T),
+                          cudaMemcpyHostToDevice),
+               "cudaMemcpy");
+  }
+
+  index_array<Rank> extents_, strides_{};
+  index_t offset_;
+  std::vector<T> host_;
+  std::vector<gpu::tensor<T, 1>> device_;
+};
+
+/// Which options a problem has; `D`: 0 none, 1 a number for each head, 2 for each channel.
+struct dual_options {
+  bool gate = true, bias = true, softplus = true, limits = false, linear = false, power = false,
+       step = false, packed = false;
+  int D = 2;
+
+  static dual_options of_bits(unsigned bits) {
+    auto const bit = [&](int i) { return (bits >> i & 1u) != 0; };
+    return {bit(0), bit(1), bit(2),
+            bit(3), bit(4), bit(5),
+            bit(6), bit(7), static_cast<int>(bits >> 8) % 3};
+  }
+  static constexpr unsigned combinations = 3u << 8;
+};
+
+/// A problem with these options, on the host and on the device.
+template <class T>
+struct dual_case {
+  ssd_problem<T> p;
+  dual_options options;
+  std::uint64_t seed;
+  tensor<float, 2> linear, power, head_D;
+  tensor<float, 1> step;
+  tensor<std::int32_t, 2> sequence;
+  dual_array<T, 4> x, gate, B, C;
+  dual_array<T, 3> step_size;
+  dual_array<float, 1> eigenvalue, step_bias, step_factor;
+  dual_array<float, 2> D, linear_factor, power_factor, one_D;
+  dual_array<std::int32_t, 2> index;
+
+  dual_case(ssd_sizes const& s, dual_options const& with, std::uint64_t from,
+            dual_layout const& how = {})
+      : p(with_steps(ssd_problem<T>(s, from), with)),
+        options{with},
+        seed{from},
+        linear{uniform_tensor<float>(index_array<2>{s.heads, 1}, from + 20, 0.5, 1.5)},
+        power{uniform_tensor<float>(index_array<2>{s.heads, 1}, from + 21, 0.5, 1.5)},
+        head_D{uniform_tensor<float>(index_array<2>{s.heads, 1}, from + 22, -1, 1)},
+        step{uniform_tensor<float>(index_array<1>{s.heads}, from + 23, 0.5, 1.5)},
+        sequence({s.batch, s.length}),
+        x(p.x, how),
+        gate(p.gate, how),
+        B(p.B, how),
+        C(p.C, how),
+        step_size(p.step_size, how),
+        eigenvalue(p.eigenvalue, {}),
+        step_bias(p.step_bias, {}),
+        step_factor(step, {}),
+        D(p.D, {}),
+        linear_factor(linear, {}),
+        power_factor(power, {}),
+        one_D(head_D, {}),
+        index(numbered(sequence, from), {}) {}
+
+  /// Without softplus step sizes are those of a step, not what softplus makes them from.
+  static ssd_problem<T> with_steps(ssd_problem<T> p, dual_options const& with) {
+    if (with.softplus) return p;
+    p.step_size = uniform_tensor<T>(p.step_size.extents(), 77, 0, 0.5);
+    p.step_bias = uniform_tensor<float>(p.step_bias.extents(), 78, 0, 0.1);
+    return p;
+  }
+  /// Sequences of 1 to about 90 steps.
+  static tensor<std::int32_t, 2> const& numbered(tensor<std::int32_t, 2>& index,
+                                                 std::uint64_t from) {
+    random_stream const stream{from + 24};
+    for (index_t b = 0; b < index.extent(0); ++b) {
+      std::int32_t number = 0;
+      for (index_t t = 0; t < index.extent(1); ++t) {
+        bool const in_runs = t / 200 % 2 == 0;
+        number += stream.uniform(b * index.extent(1) + t) < (in_runs ? 0.02 : 0.3);
+        index(b, t) = number;
+      }
+    }
+    return index;
+  }
+
+  template <class Inputs, class View>
+  void give(Inputs& in, View const& of) {
+    if (options.gate) in.gate = of(p.gate, gate);
+    if (options.bias) in.step_bias = of(p.step_bias, step_bias);
+    if (options.linear) in.scaling.linear = of(linear, linear_factor);
+    if (options.power) in.scaling.power = of(power, power_factor);
+    if (options.step) in.scaling.step = of(step, step_factor);
+    if (options.packed) in.sequence = of(sequence, index);
+    if (options.D == 2) in.D = of(p.D, D);
+    if (options.D == 1) {
+      auto const one = of(head_D, one_D);
+      in.D = {one.data_handle(), p.D.extents(), {1, 0}};
+    }
+    in.step_rule.softplus = options.softplus;
+    if (options.limits) in.step_rule.limits = step_limits<float>{0.1f, 0.7f};
+  }
+  state_space_dual_inputs<T> host_inputs() {
+    state_space_dual_inputs<T> in{};
+    in.x = p.x.view(), in.step_size = p.step_size.view(), in.eigenvalue = p.eigenvalue.view();
+    in.B = p.B.view(), in.C = p.C.view();
+    give(in, [](auto& host, auto&) { return host.view(); });
+    return in;
+  }
+  state_space_dual_inputs<T, memory::device> device_inputs() {
+    state_space_dual_inputs<T, memory::device> in{};
+    in.x = x.view(), in.step_size = step_size.view(), in.eigenvalue = eigenvalue.view();
+    in.B = B.view(), in.C = C.view();
+    give(in, [](auto&, auto& device) { return device.view(); });
+    return in;
+  }
+
+  /// From the problem's initial state into outputs and a workspace that begin as NaN.
+  ssd_result<T> run(dual_layout const& how = {}, gpu::state_space_dual_plan const& plan = {}) {
+    auto const in = device_inputs();
+    dual_array<T, 4> y(p.x.extents(), how);
+    dual_array<float, 4> carry(p.initial, how);
+    auto const bytes = gpu::state_space_dual_workspace(in, carry.view(), y.view(), {}, plan);
+    dual_array<std::byte, 1> memory(index_array<1>{static_cast<index_t>(bytes)}, {});
+    gpu::state_space_dual({}, in, carry.view(), y.view(), memory.view(), {}, plan);
+    ssd_result<T> result{y.fetch(), carry.fetch()};
+    EXPECT_EQ(y.overwritten() + carry.overwritten(), 0) << name();
+    return result;
+  }
+
+  std::string name() const {
+    std::string text =
+        to_string(p.sizes) + ", seed " + std::to_string(seed) + ", D " + std::to_string(options.D);
+    for (auto const& [is_on, what] :
+         {std::pair(options.gate, " gate"), std::pair(options.bias, " bias"),
+          std::pair(options.softplus, " softplus"), std::pair(options.limits, " limits"),
+          std::pair(options.linear, " linear"), std::pair(options.power, " power"),
+          std::pair(options.step, " step"), std::pair(options.packed, " packed")}) {
+      if (is_on) text += what;
+    }
+    return text;
+  }
+};
+
+template <class T, int Rank>
+bool same_bits(tensor<T, Rank> const& a, tensor<T, Rank> const& b) {
+  return a.extents() == b.extents() &&
+         std::memcmp(a.data(), b.data(), static_cast<std::size_t>(a.size()) * sizeof(T)) == 0;
+}
+
+/// The largest error over what rounding may do, of y and of the final state. To what the CPU's
+/// bound counts come
+///  - u, half an ulp of T, for each factor of a product that was rounded to T: a decayed C·B; a
+///    decayed x, which a final state also has, and a state; and for y itself. Without `exact`
+///    floats are rounded to 11 bits, the inputs too;
+///  - the device's functions and the matrix units' sums, four times what the bound counts for them;
+///  - float16 below its normal range: 2^-25 of the size that numbers are scaled to, for each of a
+///    sum of 256 or fewer.
+template <class T>
+double worst_ratio(ssd_result<T> const& found, dual_case<T>& of, bool exact = true) {
+  ssd_truth const truth(of.host_inputs(), of.p.initial, 64);
+  double const eps = std::numeric_limits<float>::epsilon();
+  bool const is_float = std::is_same_v<T, float>;
+  double const u = is_float ? 0 : std::is_same_v<T, bfloat16> ? 0x1p-8 : 0x1p-11;
+  double const factors = is_float ? (exact ? 0 : 4 * 0x1p-11) : 2 * u, more = 1 + 4 * u;
+  double largest = 0, worst = 0;
+  for (double const terms : std::as_const(truth.y_terms)) largest = std::max(largest, terms);
+  double const least = std::is_same_v<T, float16> ? 0x1p-17 * largest : 1e-30;
+  auto const meet = [&](double value, double expected, double bound) {
+    double const ratio = std::abs(value - expected) / bound;
+    worst = std::max(worst, std::isnan(ratio) ? std::numeric_limits<double>::infinity() : ratio);
+  };
+  for (index_t i = 0; i < found.y.size(); ++i) {
+    double const expected = truth.y.data()[i];
+    double const bound =
+        4 * eps * truth.y_bound.data()[i] + factors * more * truth.y_terms.data()[i] + least;
+    meet(static_cast<double>(static_cast<float>(found.y.data()[i])), expected,
+         bound + u * (std::abs(expected) + bound));
+  }
+  for (index_t i = 0; i < found.carry.size(); ++i) {
+    meet(static_cast<double>(found.carry.data()[i]), truth.carry.data()[i],
+         4 * eps * truth.carry_bound.data()[i] + factors / 2 * more * truth.carry_terms.data()[i] +
+             least);
+  }
+  return worst;
+}
+
+/// One random problem against the definition in double.
+template <class T>
+void expect_definition(ssd_sizes const& sizes, dual_options const& options, std::uint64_t seed,
+                       dual_layout const& how = {}, gpu::state_space_dual_plan const& plan = {}) {
+  dual_case<T> of(sizes, options, seed, how);
+  EXPECT_LE(worst_ratio(of.run(how, plan), of, plan.exact), 1.0)
+      << of.name() << ", " << how.name << ", segments " << plan.segments;
+}
+
+}  // namespace ssm::test
