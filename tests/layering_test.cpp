@@ -21,7 +21,7 @@ namespace {
 constexpr char const* layers[] = {
     "config error scalar",
     "numerics random tensor_view tensor eigen detail/double_word detail/half detail/simd "
-    "detail/simd_exp2 detail/simd_math execution.cuh graph detail/element",
+    "detail/simd_exp2 detail/simd_math execution.cuh accumulate graph detail/element",
     "affine_map execution detail/instruction_set detail/workers detail/parallel_for "
     "detail/require_writable "
     "detail/scratch "
@@ -49,8 +49,14 @@ constexpr char const* layers[] = {
     "detail/selective_vjp_problem detail/selective_vjp_stage detail/selective_vjp_arriving "
     "detail/selective_vjp_step detail/selective_vjp_kernel detail/selective_vjp_sums "
     "detail/selective_vjp_launch state_space_dual detail/dual_problem "
-    "detail/step_states detail/dual_step_kernel detail/dual_square detail/dual_chunk_tile detail/dual_chunk_stage "
-    "detail/dual_chunk_states detail/dual_chunk_kernel detail/dual_entering detail/dual_launch "
+    "detail/step_states detail/dual_step_kernel detail/dual_square detail/dual_chunk_tile "
+    "detail/dual_chunk_stage "
+    "detail/dual_chunk_states detail/dual_chunk_coupling detail/dual_chunk_kernel "
+    "detail/dual_entering detail/dual_launch "
+    "state_space_dual_vjp detail/dual_vjp_problem detail/dual_vjp_copies "
+    "detail/dual_vjp_products detail/dual_vjp_loads detail/dual_vjp_steps detail/dual_vjp_states "
+    "detail/dual_vjp_chunk detail/dual_vjp_block detail/dual_vjp_head detail/dual_vjp_kernel "
+    "detail/dual_vjp_sums detail/dual_vjp_launch "
     "detail/state_space_dual_chunk "
     "detail/state_space_dual_inputs detail/state_space_dual_kernel "
     "detail/state_space_dual_products detail/state_space_dual_reference "

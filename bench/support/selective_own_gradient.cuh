@@ -27,9 +27,7 @@ class own_gradient_calls {
     detail::fill_bytes(stream(), zero_.view(), 0);
   }
 
-  /// Gradients are added to what is there, so that is 0 first.
   void both(gpu::on where) {
-    gradients().fill_bytes(where, 0);
     detail::fill_bytes(where, carry_.view(), 0);
     gpu::selective_scan(where, in(), carry_.view(), y(), memory_.view(), checkpoints_.view());
     gradient(where);
@@ -39,9 +37,11 @@ class own_gradient_calls {
     detail::fill_bytes(where, cotangent_.view(), 0);
     gpu::selective_scan_vjp(where, in(), std::as_const(zero_).view(),
                             arrays_->inputs(layout_).y_cotangent(), cotangent_.view(), to(),
-                            memory_.view(), std::as_const(checkpoints_).view());
+                            memory_.view(), std::as_const(checkpoints_).view(), {},
+                            gpu::accumulate::no);
   }
   std::vector<finding> check_both() {
+    gradients().fill_bytes(stream(), 0xff);
     detail::fill_bytes(stream(), memory_.view(), 0xff);
     detail::fill_bytes(stream(), checkpoints_.view(), 0xff);
     both(stream());

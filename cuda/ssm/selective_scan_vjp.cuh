@@ -6,16 +6,11 @@
 #include <tuple>
 #include <type_traits>
 
+#include "ssm/accumulate.cuh"
 #include "ssm/detail/selective_vjp_launch.cuh"
 #include "ssm/selective_scan.cuh"
 
 namespace ssm::gpu {
-
-/// What becomes of what is there before.
-enum class accumulate : bool {
-  no,   // a result is stored over it
-  yes,  // a result is added to it
-};
 
 namespace detail {
 
@@ -165,12 +160,12 @@ void selective_scan_vjp_allocating(
     std::type_identity_t<state_view<float, memory::device>> const& carry_cotangent,
     std::type_identity_t<selective_scan_gradients<T, memory::device>> const& gradients,
     std::type_identity_t<trajectory_view<float const, memory::device>> const& checkpoints = {},
-    selective_scan_plan const& plan = {}) {
+    selective_scan_plan const& plan = {}, accumulate how = accumulate::yes) {
   auto const bytes = static_cast<index_t>(selective_scan_vjp_workspace(
       in, initial, y_cotangent, carry_cotangent, gradients, checkpoints, plan));
   tensor<std::byte, 1> own(where, {bytes});
   selective_scan_vjp(where, in, initial, y_cotangent, carry_cotangent, gradients, own.view(),
-                     checkpoints, plan);
+                     checkpoints, plan, how);
 }
 
 }  // namespace ssm::gpu

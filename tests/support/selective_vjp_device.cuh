@@ -45,6 +45,10 @@ struct device_gradients {
   /// Add the gradients to what is there, from the checkpoints of a forward run or from none.
   template <bool has_forward>
   void add(gpu::selective_scan_plan const& plan = {}) {
+    run<has_forward>(plan, gpu::accumulate::yes);
+  }
+  template <bool has_forward>
+  void run(gpu::selective_scan_plan const& plan, gpu::accumulate how) {
     auto const& p = problem.p;
     auto const in = problem.inputs();
     auto const start = on_device(p.initial);
@@ -67,7 +71,7 @@ struct device_gradients {
                                           carry_cotangent.view(), gradients(), checkpoints, plan);
     auto memory = poisoned_bytes(bytes);
     gpu::selective_scan_vjp({}, in, start.view(), y_cotangent.view(), carry_cotangent.view(),
-                            gradients(), memory.view(), checkpoints, plan);
+                            gradients(), memory.view(), checkpoints, plan, how);
     gpu::check(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
     initial = std::move(carry_cotangent);
   }

@@ -66,10 +66,10 @@ __device__ inline void load_if(bool is_wanted, void const* from, unsigned (&word
                : "l"(from), "r"(static_cast<int>(is_wanted)));
 }
 
-/// Copy 8 or 16 bytes to shared memory while the thread goes on; zeros unless `is_wanted`.
+/// Copy 4, 8 or 16 bytes to shared memory while the thread goes on; zeros unless `is_wanted`.
 template <class Bytes>
 __device__ void request_if(bool is_wanted, Bytes* to, void const* from) {
-  static_assert(sizeof(Bytes) == 8 || sizeof(Bytes) == 16);
+  static_assert(sizeof(Bytes) == 4 || sizeof(Bytes) == 8 || sizeof(Bytes) == 16);
   auto const address = static_cast<unsigned>(__cvta_generic_to_shared(to));
   int const bytes = is_wanted ? static_cast<int>(sizeof(Bytes)) : 0;
   if constexpr (sizeof(Bytes) == 16) {
@@ -77,8 +77,8 @@ __device__ void request_if(bool is_wanted, Bytes* to, void const* from) {
                  "r"(bytes)
                  : "memory");
   } else {
-    asm volatile("cp.async.ca.shared.global [%0], [%1], 8, %2;" ::"r"(address), "l"(from),
-                 "r"(bytes)
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %3, %2;" ::"r"(address), "l"(from),
+                 "r"(bytes), "n"(sizeof(Bytes))
                  : "memory");
   }
 }

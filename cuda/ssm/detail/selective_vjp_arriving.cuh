@@ -11,21 +11,23 @@ namespace ssm::gpu::detail {
 /// What a segment gives the cotangent of the state that enters it,
 /// e = Σ_t exp(A'·Σ_{s≤t} Δ_s) C_t dy_t, walking from its begin: the mirror of entering_kernel. A
 /// state is left where all that comes later would be multiplied by less than 2^threshold: what is
-/// dropped is at most that part of the state's cotangent there. A block walks 32 channels; its
-/// warps share out up to 16 states, each one by one.
+/// dropped is at most that part of the state's cotangent there. A block walks 32 channels and up to
+/// 16 states, 32 steps at a time: a lane has a channel, a warp eight of the steps.
 struct arriving_tile {
   static constexpr int threads = 128;
   static constexpr int warps = threads / 32;
   static constexpr int steps = 32;
+  static constexpr int warp_steps = steps / warps;
   static constexpr int channels = 32;
   static constexpr int states = 16;
-  static constexpr int warp_states = states / warps;
   using grid = packet_grid<steps, channels>;
+  static_assert(grid::packets == threads && warp_steps == packet_elements);
 
   struct shared {
-    float4 pair[steps][channels / 2];  // Σ_{s≤t} Δ_s and dy of two channels
-    float C[states][steps];
-    float sum[warps][channels];
+    float4 pair[steps][channels / 2];  // projected step size and dy of two channels
+    float C[2][states][steps];         // of this tile and the next, as are the sums
+    float sum[2][warps][channels];     // Σ Δ of a warp's steps
+    float part[warps][states][channels];
   };
 };
 
@@ -44,192 +46,192 @@ class arriving_block {
         lane_{static_cast<int>(threadIdx.x) % 32} {
     begin_ = (blockIdx.y + 1) * p.segment_length;
     end_ = begin_ + p.segment_length < p.length ? begin_ + p.segment_length : p.length;
+    index_t const others = p.states - first_state_;
+    states_ = static_cast<int>(others < tile::states ? others : tile::states);
+    at_ = tile::grid::place(static_cast<int>(threadIdx.x), p.along_time);
+    auto const first = [&](auto const& array) {
+      return array.at(block.b, begin_ + at_.x, block.channel + at_.y);
+    };
+    step_ = first(p.step_size), arriving_ = first(p.y_cotangent), gate_ = first(p.gate);
+    int const there = block.channels - at_.y;
+    bool const is_whole = there > 0 && (p.along_time || there > packet_elements);
+    count_ = is_whole ? packet_elements : there > 0 ? there : 0;
+    quad_ = p.projections_along_time ? int2{lane_ % 8 * 4, 4 * warp_ + lane_ / 8}
+                                     : int2{lane_, 4 * warp_};
+    C_ = p.C.at(block.b, begin_ + quad_.x, block.group, first_state_ + quad_.y);
   }
 
   __device__ void run() {
     bool const has_channel = lane_ < block.channels;
     index_t const c = block.channel + lane_;
-    unsigned alive = 0;
-    float rate[tile::warp_states], sum[tile::warp_states] = {}, decay[tile::warp_states];
+    float rate[tile::states], sum[tile::states];
 #pragma unroll
-    for (int i = 0; i < tile::warp_states; ++i) {
-      rate[i] = has_channel && state(i) < p.states ? p.rate(c, state(i)) : 0.0f;
-      decay[i] = 1.0f;
-      if (state(i) < p.states) alive |= 1u << i;
+    for (int n = 0; n < tile::states; ++n) {
+      rate[n] = has_channel && n < states_ ? p.rate(c, first_state_ + n) : 0.0f;
+      sum[n] = 0.0f;
     }
     float const bias = has_channel ? p.bias(c) : 0.0f;
     float const factor = has_channel ? p.scaling.step_factor(c) : 0.0f;
     float walked = 0.0f, rest = 0.0f;  // Σ Δ so far, and what rounding left out of it
+    unsigned alive = (1u << states_) - 1;
+    bool is_cut = false;
     request(begin_);
+    int number = 0;
 #pragma unroll 1
-    for (index_t t0 = begin_; t0 < end_; t0 += tile::steps) {
-      store();
-      __syncthreads();
-      request(t0 + tile::steps);  // nothing, after the last
-      bool const is_cut = discretize(t0, bias, factor, walked, rest);
+    for (index_t t0 = begin_; t0 < end_ && alive != 0 && !is_cut; t0 += tile::steps, ++number) {
+      int const buffer = number % 2;
+      float step[tile::warp_steps], dy[tile::warp_steps];
+      discretize(t0, buffer, bias, factor, step, dy);
+      request(t0 + tile::steps);
+      unsigned const starts = starts_of_sequences(t0);
+      is_cut = starts != 0;
+      int const last = is_cut ? __ffs(static_cast<int>(starts)) - 1 : tile::steps;
+      // Σ Δ of the steps up to each.
+      float upto = walked, sum_of_tile = 0.0f;
 #pragma unroll
-      for (int i = 0; i < tile::warp_states; ++i) {
-        if (alive >> i & 1) sum[i] = added(i, rate[i], sum[i]);
-      }
-      if (is_cut) {
-        for (float& each : decay) each = 0.0f;
-        break;
+      for (int w = 0; w < tile::warps; ++w) {
+        float const there = s.sum[buffer][w][lane_];
+        if (w < warp_) upto += there;
+        sum_of_tile += there;
       }
 #pragma unroll
-      for (int i = 0; i < tile::warp_states; ++i) {
-        bool const is_dead = !has_channel || rate[i] * walked < p.threshold;
-        if ((alive >> i & 1) && __all_sync(~0u, is_dead)) {
-          alive &= ~(1u << i);
-          decay[i] = 0.0f;
+      for (int k = 0; k < tile::warp_steps; ++k) {
+        upto += step[k];
+        step[k] = upto;
+        if (warp_ * tile::warp_steps + k >= last) dy[k] = 0.0f;
+      }
+#pragma unroll
+      for (int n = 0; n < tile::states; ++n) {
+        if (alive >> n & 1) {
+          auto const* const four =
+              reinterpret_cast<float4 const*>(&s.C[buffer][n][warp_ * tile::warp_steps]);
+          float4 const low = four[0], high = four[1];
+          float const C[] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
+#pragma unroll
+          for (int k = 0; k < tile::warp_steps; ++k) {
+            sum[n] = fmaf(exp2(rate[n] * step[k]), dy[k] * C[k], sum[n]);
+          }
         }
       }
-      if (!__syncthreads_or(alive != 0)) break;
+      // Kahan: walked has thousands of terms.
+      float const more = sum_of_tile - rest, next = walked + more;
+      rest = (next - walked) - more;
+      walked = next;
+      if (number % 4 != 3) continue;  // looking costs as much as a state
+#pragma unroll
+      for (int n = 0; n < tile::states; ++n) {
+        bool const is_dead = !has_channel || rate[n] * walked < p.threshold;
+        if (__all_sync(~0u, is_dead)) alive &= ~(1u << n);
+      }
     }
 #pragma unroll
-    for (int i = 0; i < tile::warp_states; ++i) {
-      int const n = state(i);
-      if (!has_channel || n >= p.states) continue;
-      p.arriving[p.segment_state(block.b, blockIdx.y, n, c)] = sum[i];
-      p.decay[p.segment_state(block.b, blockIdx.y + 1, n, c)] =
-          decay[i] == 0.0f ? 0.0f : exp2(rate[i] * walked);
+    for (int n = 0; n < tile::states; ++n) s.part[warp_][n][lane_] = sum[n];
+    __syncthreads();
+    for (int n = warp_; n < states_; n += tile::warps) {
+      if (!has_channel) break;
+      float total = 0.0f;
+      for (auto const& part : s.part) total += part[n][lane_];
+      p.arriving[p.segment_state(block.b, blockIdx.y, first_state_ + n, c)] = total;
+      bool const passes = !is_cut && (alive >> n & 1) != 0;
+      p.decay[p.segment_state(block.b, blockIdx.y + 1, first_state_ + n, c)] =
+          passes ? exp2(p.rate(c, first_state_ + n) * walked) : 0.0f;
     }
   }
 
  private:
-  __device__ int state(int i) const {
-    return first_state_ + i * tile::warps + warp_;
+  /// Ask for the tile from step t0 on; nothing, after the last.
+  __device__ void request(index_t t0) {
+    index_t const left = end_ - t0;
+    int const steps = left < tile::steps ? (left < 0 ? 0 : static_cast<int>(left)) : tile::steps;
+    int const own = steps - at_.x;
+    int const count = own <= 0 ? 0 : p.along_time && own < count_ ? own : count_;
+    auto const load = [&](T const*& from, selective_array<T const> const& array, int count) {
+      auto const packet = load_packet<Packed>(from, array.stride(p.along_time), count);
+      from += tile::steps * array.time;
+      return packet;
+    };
+    next_step_ = load(step_, p.step_size, count);
+    next_arriving_ = load(arriving_, p.y_cotangent, count);
+    next_gate_ = load(gate_, p.gate, p.gate.data == nullptr ? 0 : count);
+    int const steps_left = steps - quad_.x, states_left = states_ - quad_.y;
+    int const of_C = p.projections_along_time ? steps_left : states_left;
+    int const elements = steps_left <= 0 || states_left <= 0 ? 0 : of_C < 4 ? of_C : 4;
+    next_C_ = load_quad_of<Packed>(C_, p.C.stride(p.projections_along_time), elements);
+    C_ += tile::steps * p.C.time;
+  }
+
+  /// From what was asked for to C in shared memory, this warp's steps of each lane's channel, and
+  /// their sum.
+  __device__ void discretize(index_t t0, int buffer, float bias, float factor,
+                             float (&step)[tile::warp_steps], float (&dy)[tile::warp_steps]) {
+    float4 const quad = next_C_.numbers();
+    auto& C = s.C[buffer];
+    if (p.projections_along_time) {
+      reinterpret_cast<float4&>(C[quad_.y][quad_.x]) = quad;
+    } else {
+      C[quad_.y][quad_.x] = quad.x, C[quad_.y + 1][quad_.x] = quad.y;
+      C[quad_.y + 2][quad_.x] = quad.z, C[quad_.y + 3][quad_.x] = quad.w;
+    }
+    float projected[tile::warp_steps], biases[tile::warp_steps], factors[tile::warp_steps];
+#pragma unroll
+    for (int k = 0; k < tile::warp_steps; ++k) {
+      biases[k] = bias, factors[k] = factor;
+      projected[k] = next_step_[k], dy[k] = next_arriving_[k];
+    }
+    if (p.gate.data != nullptr) {
+#pragma unroll
+      for (int k = 0; k < tile::warp_steps; ++k) dy[k] *= next_gate_[k] * sigmoid(next_gate_[k]);
+    }
+    if (!p.along_time) {  // else a packet is what this lane needs
+#pragma unroll
+      for (int k = 0; k < packet_elements; k += 2) {
+        s.pair[at_.x][swizzled((at_.y + k) / 2)] = {projected[k], dy[k], projected[k + 1],
+                                                    dy[k + 1]};
+      }
+      __syncthreads();
+#pragma unroll
+      for (int k = 0; k < tile::warp_steps; ++k) {
+        auto const* const two = reinterpret_cast<float2 const*>(
+            &s.pair[warp_ * tile::warp_steps + k][swizzled(lane_ / 2)]);
+        projected[k] = two[lane_ % 2].x, dy[k] = two[lane_ % 2].y;
+      }
+    }
+    p.steps(projected, biases, factors, step);
+    if (t0 + tile::steps > end_) {  // a step that is not there changes nothing
+      index_t const left = end_ - t0 - warp_ * tile::warp_steps;
+#pragma unroll
+      for (int k = 0; k < tile::warp_steps; ++k) step[k] = k < left ? step[k] : 0.0f;
+    }
+    float sum = 0.0f;
+#pragma unroll
+    for (float const each : step) sum += each;
+    s.sum[buffer][warp_][lane_] = sum;
+    __syncthreads();
+  }
+
+  /// Bit t: step t of a tile starts a sequence, so that nothing from it on counts.
+  __device__ unsigned starts_of_sequences(index_t t0) const {
+    if (p.sequence.data_handle() == nullptr) return 0;
+    return __ballot_sync(~0u, p.starts_sequence(block.b, t0 + lane_));
   }
 
   __device__ static int swizzled(int i) {
     return i ^ (i >> 3 & 3);
   }
-  __device__ float2& pair(int t, int c) const {
-    return reinterpret_cast<float2*>(&s.pair[t][swizzled(c / 2)])[c % 2];
-  }
-  __device__ int2 place() const {
-    return tile::grid::place(static_cast<int>(threadIdx.x), p.along_time);
-  }
-
-  /// The step and state of this thread's first of four elements of C.
-  __device__ int2 quad_place() const {
-    return p.projections_along_time ? int2{lane_ % 8 * 4, 4 * warp_ + lane_ / 8}
-                                    : int2{lane_, 4 * warp_};
-  }
-
-  /// Ask for a tile's projected step sizes, cotangents, gates and C.
-  __device__ void request(index_t t0) {
-    int2 const at = place();
-    int const channels = block.channels - at.y;
-    index_t const steps = end_ - t0 - at.x;
-    index_t const left = channels <= 0 || steps <= 0 ? 0 : p.along_time ? steps : channels;
-    int const count = static_cast<int>(left < packet_elements ? left : packet_elements);
-    index_t const t = t0 + at.x, c = block.channel + at.y;
-    auto const load = [&](selective_array<T const> const& from, int elements) {
-      return load_packet<Packed>(from.at(block.b, t, c), from.stride(p.along_time), elements);
-    };
-    next_step_ = load(p.step_size, count);
-    next_arriving_ = load(p.y_cotangent, count);
-    next_gate_ = load(p.gate, p.gate.data == nullptr ? 0 : count);
-    int2 const quad = quad_place();
-    index_t const steps_left = end_ - t0 - quad.x, states_left = p.states - first_state_ - quad.y;
-    index_t const of_C = p.projections_along_time ? steps_left : states_left;
-    int const elements = steps_left <= 0 || states_left <= 0 ? 0 : of_C < 4 ? int(of_C) : 4;
-    next_C_ = load_quad_of<Packed>(p.C.at(block.b, t0 + quad.x, block.group, first_state_ + quad.y),
-                                   p.C.stride(p.projections_along_time), elements);
-  }
-
-  /// What was asked for to shared memory, cotangents past the gate.
-  __device__ void store() {
-    int2 const at = place();
-#pragma unroll
-    for (int i = 0; i < packet_elements; ++i) {
-      float dy = next_arriving_[i];
-      if (p.gate.data != nullptr) dy *= next_gate_[i] * sigmoid(next_gate_[i]);
-      int const t = p.along_time ? at.x + i : at.x, c = p.along_time ? at.y : at.y + i;
-      pair(t, c) = {next_step_[i], dy};
-    }
-    float4 const quad = next_C_.numbers();
-    int2 const C = quad_place();
-    if (p.projections_along_time) {
-      reinterpret_cast<float4&>(s.C[C.y][C.x]) = quad;
-    } else {
-      s.C[C.y][C.x] = quad.x, s.C[C.y + 1][C.x] = quad.y;
-      s.C[C.y + 2][C.x] = quad.z, s.C[C.y + 3][C.x] = quad.w;
-    }
-  }
-
-  /// Turn projected step sizes into Σ_{s≤t} Δ_s. Warp w has the steps 8w to 8w + 7 of all channels.
-  /// Whether a sequence starts in this tile: then what is after its first start does not count.
-  __device__ bool discretize(index_t t0, float bias, float factor, float& walked, float& rest) {
-    constexpr int own_steps = tile::steps / tile::warps;
-    float projected[own_steps], dy[own_steps], biases[own_steps], factors[own_steps];
-#pragma unroll
-    for (int k = 0; k < own_steps; ++k) {
-      float2 const stored = pair(warp_ * own_steps + k, lane_);
-      projected[k] = stored.x, dy[k] = stored.y;
-      biases[k] = bias, factors[k] = factor;
-    }
-    index_t const left = lane_ < block.channels ? end_ - t0 - warp_ * own_steps : 0;
-    int const there = static_cast<int>(left < 0 ? 0 : left < own_steps ? left : own_steps);
-    float step[own_steps], upto[own_steps];
-    p.steps(projected, biases, factors, step);
-    float sum = 0.0f;
-#pragma unroll
-    for (int k = 0; k < own_steps; ++k) upto[k] = sum += k < there ? step[k] : 0.0f;
-    s.sum[warp_][lane_] = sum;
-    unsigned starts = 0;
-    if (p.sequence.data_handle() != nullptr) {
-      starts = __ballot_sync(~0u, p.starts_sequence(block.b, t0 + lane_));
-    }
-    int const last = starts == 0 ? tile::steps : __ffs(static_cast<int>(starts)) - 1;
-    __syncthreads();
-    float before = walked, all = 0.0f;
-#pragma unroll
-    for (int w = 0; w < tile::warps; ++w) {
-      float const there_too = s.sum[w][lane_];
-      if (w < warp_) before += there_too;
-      all += there_too;
-    }
-#pragma unroll
-    for (int k = 0; k < own_steps; ++k) {
-      int const t = warp_ * own_steps + k;
-      pair(t, lane_) = {before + upto[k], t < last ? dy[k] : 0.0f};
-    }
-    // Kahan: walked has thousands of terms.
-    float const more = all - rest;
-    float const next = walked + more;
-    rest = (next - walked) - more;
-    walked = next;
-    __syncthreads();
-    return starts != 0;
-  }
-
-  __device__ float added(int i, float rate, float sum) const {
-    auto const* const C = reinterpret_cast<float4 const*>(s.C[i * tile::warps + warp_]);
-#pragma unroll
-    for (int q = 0; q < tile::steps / 4; ++q) {
-      float4 const of_C = C[q];
-      float const step_C[4] = {of_C.x, of_C.y, of_C.z, of_C.w};
-#pragma unroll
-      for (int k = 0; k < 4; ++k) {
-        float2 const own = pair(4 * q + k, lane_);
-        sum = fmaf(exp2(rate * own.x), own.y * step_C[k], sum);
-      }
-    }
-    return sum;
-  }
 
   selective_vjp_problem<T> const& p;
   tile::shared& s;
   channel_block block;
-  int first_state_, warp_, lane_;
+  int first_state_, states_, warp_, lane_, count_;
+  int2 at_, quad_;  // this thread's packet, and its quad of C: step and state
   index_t begin_, end_;
+  T const *step_, *arriving_, *gate_, *C_;
   stored_packet<T> next_step_, next_arriving_, next_gate_;
   stored_quad<T> next_C_;
 };
 
 template <class T, bool Packed>
-__global__ void __launch_bounds__(128)
+__global__ void __launch_bounds__(128, 5)
     arriving_kernel(__grid_constant__ selective_vjp_problem<T> const p) {
   __shared__ arriving_tile::shared memory;
   index_t const parts = (p.states + arriving_tile::states - 1) / arriving_tile::states;

@@ -75,8 +75,10 @@ inline unsigned blocks_for(index_t threads, char const* name) {
 /// The pass of 16 states that p says.
 template <class T>
 void launch_vjp(on where, selective_vjp_problem<T> const& p, bool leaves_checkpoints) {
-  constexpr int shared = sizeof(selective_vjp_tile::shared);
-  auto* const kernel = p.packed ? selective_vjp_kernel<T, true> : selective_vjp_kernel<T, false>;
+  constexpr int shared = sizeof(selective_vjp_tile::shared<T>);
+  auto* const kernel = !p.packed      ? selective_vjp_kernel<T, packing::none>
+                       : p.along_time ? selective_vjp_kernel<T, packing::of_steps>
+                                      : selective_vjp_kernel<T, packing::of_channels>;
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared),
         "cudaFuncSetAttribute");
   index_t const blocks =

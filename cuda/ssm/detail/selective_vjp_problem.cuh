@@ -18,44 +18,51 @@ struct selective_vjp_problem : selective_problem<T> {
   state_view<float, memory::device> carry_cotangent;
   trajectory_view<float const, memory::device> block_states;  // entering blocks of 32 steps
   index_t first_state;  // of the up to 16 that a pass is about: gradients of states only add
+  bool accumulates;     // to what is there; else gradients are stored over it
 
   float* arriving;  // as `entering`: the cotangent of the state that leaves a segment
   float* sums;      // (batch, segment, state..., channel_sum, channel): sums over a segment
   float* shared;    // (block of channels, time, B or C, 16): sums over a block's channels
+
+  /// Whether this pass adds to gradients that every state has a part in.
+  __device__ bool adds() const { return accumulates || first_state > 0; }
+  __device__ void give(float& to, float value) const { to = accumulates ? to + value : value; }
 
   __device__ index_t sum_row(index_t b, index_t segment, index_t row) const {
     return ((b * this->segments + segment) * (this->states + channel_sums) + row) * this->channels;
   }
 };
 
-/// Add to four elements at a multiple of 16 bytes that no other thread adds to, without waiting for
-/// them where the device can.
-__device__ inline void add_four(float* to, float a, float b, float c, float d) {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-  asm volatile("red.global.add.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(to), "f"(a), "f"(b), "f"(c),
-               "f"(d)
-               : "memory");
-#else
-  float4& four = *reinterpret_cast<float4*>(to);
-  float4 const was = four;
-  four = {was.x + a, was.y + b, was.z + c, was.w + d};
-#endif
-}
-
-/// Add to the first `count` elements of a packet that begins at `first`.
-template <bool Packed>
-__device__ void add_packet(float* first, index_t stride, int count,
-                           float const (&values)[packet_elements]) {
-  if constexpr (Packed) {
-    if (count == 0) return;
-    add_four(first, values[0], values[1], values[2], values[3]);
-    add_four(first + 4, values[4], values[5], values[6], values[7]);
+/// Store four elements at a multiple of 16 bytes where `is_wanted`, or add to them without waiting
+/// for them where the device can; no other thread does. A predicate and not a branch, as for loads.
+template <bool Adds>
+__device__ void leave_four(bool is_wanted, float* to, float4 const& values) {
+  float const a = values.x, b = values.y, c = values.z, d = values.w;
+  int const wanted = is_wanted;
+  if constexpr (!Adds) {
+    asm volatile(
+        "{ .reg .pred p; setp.ne.s32 p, %5, 0; @p st.global.cs.v4.f32 [%0], {%1, %2, %3, %4}; }" ::
+            "l"(to),
+        "f"(a), "f"(b), "f"(c), "f"(d), "r"(wanted)
+        : "memory");
   } else {
-#pragma unroll
-    for (int i = 0; i < packet_elements; ++i) {
-      if (i < count) first[i * stride] += values[i];
-    }
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile(
+        "{ .reg .pred p; setp.ne.s32 p, %5, 0; @p red.global.add.v4.f32 [%0], {%1, %2, %3, %4}; "
+        "}" ::"l"(to),
+        "f"(a), "f"(b), "f"(c), "f"(d), "r"(wanted)
+        : "memory");
+#else
+    if (!is_wanted) return;
+    float4& four = *reinterpret_cast<float4*>(to);
+    float4 const was = four;
+    four = {was.x + a, was.y + b, was.z + c, was.w + d};
+#endif
   }
 }
+
+/// How the packets of all sequences lie in memory: anyhow, or whole at multiples of 16 bytes, along
+/// channels or along time.
+enum class packing { none, of_channels, of_steps };
 
 }  // namespace ssm::gpu::detail

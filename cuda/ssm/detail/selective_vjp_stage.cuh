@@ -8,58 +8,75 @@
 
 namespace ssm::gpu::detail {
 
-/// A block has 16 states of 128 channels, a thread half of the states of two neighbouring channels.
-/// Eight steps are staged at a time, a packet for each thread.
+/// A block has 16 states of 128 channels, a warp 32 of the channels, a thread half of the states of
+/// two neighbouring ones. Eight steps are staged at a time, a packet for each thread, by each warp
+/// for its own channels; four of them are differentiated at a time, with what they need again in
+/// registers.
 struct selective_vjp_tile {
   static constexpr int threads = 128;
   static constexpr int warps = threads / 32;
   static constexpr int channels = 128;
+  static constexpr int warp_channels = channels / warps;
   static constexpr int states = 16;
   static constexpr int own_states = 8;
   static constexpr int steps = 8;
+  static constexpr int together = 4;
+  static constexpr int most = selective_scan_block / steps;  // tiles in a block of time
+  using grid = packet_grid<steps, warp_channels>;
   static constexpr int quads = 2 * steps * states / 4;  // of B and C
-  using grid = packet_grid<steps, channels>;
-  static_assert(grid::packets == threads && quads <= threads);
+  static_assert(grid::packets == 32 && quads <= threads);
 
   using thread_states = float4[2 * own_states / 4][threads];
+  using row = float[channels];
 
+  template <class T>
   struct shared {
-    thread_states passed[steps - 1];   // w of all steps but the last
-    thread_states entering[2];         // the states that enter the second and third tile of a block
-    float4 pair[steps][channels / 2];  // Δ, x of two channels; then the gradients of x, step_size
-    float4 arriving[steps][channels / 2];     // the cotangent past the gate, the slope of Δ
-    float gate[steps][channels];              // what y multiplies; then the gradient of the gate
-    float4 projection[2][steps][states / 4];  // B and C
-    float sums[2][warps][steps][states];      // gradients of B and C of each warp
-    float bias[channels];
-    unsigned starts;  // bit t: a sequence starts there
+    thread_states entering[2 * most - 2];     // every four steps of a block but the first and last
+    float4 part[warps][2][2][8][4];           // of B and C in two steps, of four channels
+    float4 pair[steps][channels / 2];         // Δ before its factor and Δ x, of two channels
+    row arriving[steps];                      // the cotangent past the gate
+    row x[steps], slope[steps], gate[steps];  // slope of Δ, of y's factor; then the gradients of
+                                              // x, step_size and gate
+    float4 projection[2][2][steps][states / 4];  // B and C, of this tile and the next
+    float4 sums[warps][steps][2][states / 4];    // gradients of B and C of each warp
+    packet_slots<T, threads> packet[4];          // as stored: x, step_size, y_cotangent, gate
+    quad_slots<T, quads> quad;
+    row bias, factor;
+    T const* input[5][threads];  // where packets of each array, and quads, are in step 0
+    float* output[3][threads];   // registers are for the states
+    unsigned starts[2];          // bit t: a sequence starts there
   };
 
-  /// Where the pair of channels 2i and 2i + 1 is, so that a warp's packets meet no bank twice.
-  __device__ static int swizzled(int i) { return i ^ (i >> 3 & 3); }
+  /// Where the pair of channels 2i and 2i + 1 is in an even row, so that a warp's packets meet no
+  /// bank twice; in odd rows it is `apart` channels away.
+  __device__ static int swizzled(int i) { return i ^ (i >> 3 & 1); }
+  __device__ static int apart(int t) { return 4 * (t & 1); }
 };
 
-template <class T, bool Packed>
+template <class T, packing Packing>
 class selective_vjp_stage {
  protected:
   using tile = selective_vjp_tile;
+  using shared = tile::shared<T>;
+  static constexpr bool Packed = Packing != packing::none;
 
   selective_vjp_problem<T> const& p;
-  tile::shared& s;
+  shared& s;
   channel_block block;
   index_t begin, end;
 
-  __device__ selective_vjp_stage(selective_vjp_problem<T> const& problem, tile::shared& memory)
-      : p{problem},
-        s{memory},
-        block(problem, blockIdx.x, tile::channels),
-        at_{tile::grid::place(static_cast<int>(threadIdx.x), p.along_time)} {
+  __device__ selective_vjp_stage(selective_vjp_problem<T> const& problem, shared& memory)
+      : p{problem}, s{memory}, block(problem, blockIdx.x, tile::channels) {
     begin = blockIdx.y * p.segment_length;
     end = begin + p.segment_length < p.length ? begin + p.segment_length : p.length;
     int const thread = static_cast<int>(threadIdx.x);
-    s.bias[thread] = thread < block.channels ? p.bias(block.channel + thread) : 0.0f;
+    bool const is_there = thread < block.channels;
+    s.bias[thread] = is_there ? p.bias(block.channel + thread) : 0.0f;
+    s.factor[thread] = is_there ? p.scaling.step_factor(block.channel + thread) : 0.0f;
+    at_ = tile::grid::place(thread % 32, along_time());
+    at_.y += thread / 32 * tile::warp_channels;
     int const there = block.channels - at_.y;
-    bool const is_whole = there > 0 && (p.along_time || there > packet_elements);
+    bool const is_whole = there > 0 && (along_time() || there > packet_elements);
     channel_count_ = is_whole ? packet_elements : there > 0 ? there : 0;
     is_C_ = thread >= tile::quads / 2;
     quad_ = p.projections_along_time ? int2{thread % 2 * 4, thread / 2 % tile::states}
@@ -67,125 +84,141 @@ class selective_vjp_stage {
     index_t const left = p.states - p.first_state - quad_.y;
     bool const has_quad = thread < tile::quads && left > 0;
     state_count_ = static_cast<int>(!has_quad ? 0 : left < 4 ? left : 4);
-    quads_ = (is_C_ ? p.C : p.B).at(block.b, quad_.x, block.group, p.first_state + quad_.y);
+    s.input[4][thread] =
+        (is_C_ ? p.C : p.B).at(block.b, quad_.x, block.group, p.first_state + quad_.y);
     auto const first = [&](auto const& array) {
       return array.at(block.b, at_.x, block.channel + at_.y);
     };
-    x_ = first(p.x), step_ = first(p.step_size);
-    arriving_ = first(p.y_cotangent), gate_ = first(p.gate);
+    s.input[0][thread] = first(p.x), s.input[1][thread] = first(p.step_size);
+    s.input[2][thread] = first(p.y_cotangent), s.input[3][thread] = first(p.gate);
+    // Neighbouring lanes leave neighbouring quads.
+    out_ = Packing == packing::of_channels
+               ? int2{thread % 32 / 8, thread / 32 * 32 + thread % 8 * 4}
+               : at_;
+    auto const out = [&](selective_array<float> const& array) {
+      return array.at(block.b, out_.x, block.channel + out_.y);
+    };
+    s.output[0][thread] = out(p.to_x), s.output[1][thread] = out(p.to_step_size);
+    s.output[2][thread] = out(p.to_gate);
     __syncthreads();
   }
 
-  /// Where a channel's pair or arriving is in the row of a step.
+  __device__ bool along_time() const {
+    return Packed ? Packing == packing::of_steps : p.along_time;
+  }
+
+  /// Where a channel's pair is in an even row.
   __device__ static int place_of(int c) { return 2 * tile::swizzled(c / 2) + c % 2; }
   __device__ float2* pairs(int t) const { return reinterpret_cast<float2*>(s.pair[t]); }
-  __device__ float2* arriving(int t) const { return reinterpret_cast<float2*>(s.arriving[t]); }
 
   /// Ask for eight steps from t0 on; cotangents and gates only with `all`. Nothing outside of the
   /// segment.
   __device__ void request(index_t t0, bool all) {
     int const elements = count(t0);
-    auto const load = [&](T const* from, selective_array<T const> const& array, int count) {
-      return load_packet<Packed>(from + t0 * array.time, array.stride(p.along_time), count);
+    auto const ask = [&](int i, selective_array<T const> const& array) {
+      s.packet[i].template request<Packed>(s.input[i][threadIdx.x] + t0 * array.time,
+                                           array.stride(along_time()), elements);
     };
-    next_x_ = load(x_, p.x, elements);
-    next_step_ = load(step_, p.step_size, elements);
-    next_arriving_ = load(arriving_, p.y_cotangent, all ? elements : 0);
-    next_gate_ = load(gate_, p.gate, all && p.gate.data != nullptr ? elements : 0);
+    ask(0, p.x), ask(1, p.step_size);
+    if (all) {
+      ask(2, p.y_cotangent);
+      if (p.gate.data != nullptr) ask(3, p.gate);
+    }
+    if (threadIdx.x >= tile::quads) return;
     auto const& of = is_C_ ? p.C : p.B;
-    index_t const left = t0 < begin || state_count_ == 0 ? 0 : end - t0 - quad_.x;
-    int const quad = left <= 0                   ? 0
-                     : !p.projections_along_time ? state_count_
-                     : left < 4                  ? static_cast<int>(left)
-                                                 : 4;
-    next_quad_ =
-        load_quad_of<Packed>(quads_ + t0 * of.time, of.stride(p.projections_along_time), quad);
+    int const left = steps_from(t0) - quad_.x;
+    int const quad = left <= 0                                      ? 0
+                     : p.projections_along_time && state_count_ > 0 ? (left < 4 ? left : 4)
+                                                                    : state_count_;
+    s.quad.template request<Packed>(s.input[4][threadIdx.x] + t0 * of.time,
+                                    of.stride(p.projections_along_time), quad);
   }
 
-  /// What was asked for to shared memory.
-  __device__ void store(index_t t0, bool all) {
-    float biased[packet_elements], step[packet_elements], slope[packet_elements];
-    if (p.along_time) {
+  /// What was asked for, as numbers; B and C as those of tile i of a block.
+  __device__ void store(index_t t0, int i, bool all) {
+    wait_for_requests();
+    __syncwarp();  // no lane reads the last tile any more
+    float biased[packet_elements], step[packet_elements], slope[packet_elements],
+        x[packet_elements], factor[packet_elements];
+    {
+      auto const steps = s.packet[1].get();
+      of_channels(s.bias, biased);
 #pragma unroll
-      for (int i = 0; i < packet_elements; ++i) biased[i] = next_step_[i] + s.bias[at_.y];
-    } else {
-#pragma unroll
-      for (int i = 0; i < packet_elements; ++i) biased[i] = next_step_[i] + s.bias[at_.y + i];
+      for (int k = 0; k < packet_elements; ++k) biased[k] += steps[k];
     }
 #pragma unroll
-    for (int i = 0; i < packet_elements; ++i) step[i] = biased[i], slope[i] = 1.0f;
+    for (int k = 0; k < packet_elements; ++k) step[k] = biased[k], slope[k] = 1.0f;
     if (p.softplus) {
 #pragma unroll
-      for (int i = 0; i < packet_elements; ++i) {
-        step[i] = softplus(biased[i]), slope[i] = softplus_slope(biased[i]);
+      for (int k = 0; k < packet_elements; ++k) step[k] = softplus(biased[k]);
+      if (all) {
+#pragma unroll
+        for (int k = 0; k < packet_elements; ++k) slope[k] = softplus_slope(biased[k]);
       }
     }
     if (p.limited) {
 #pragma unroll
-      for (int i = 0; i < packet_elements; ++i) {
-        if (step[i] < p.smallest_step || step[i] > p.largest_step) slope[i] = 0.0f;
-        step[i] = clamp(step[i], p.smallest_step, p.largest_step);
+      for (int k = 0; k < packet_elements; ++k) {
+        if (step[k] < p.smallest_step || step[k] > p.largest_step) slope[k] = 0.0f;
+        step[k] = clamp(step[k], p.smallest_step, p.largest_step);
       }
     }
     if (t0 + tile::steps > end) {  // a step that is not there changes nothing
       int const there = count(t0);
 #pragma unroll
-      for (int i = 0; i < packet_elements; ++i) {
-        if (i >= there) step[i] = slope[i] = 0.0f;
+      for (int k = 0; k < packet_elements; ++k) {
+        if (k >= there) step[k] = slope[k] = 0.0f;
       }
     }
-    float2 pair[packet_elements];
+    {
+      auto const xs = s.packet[0].get();
 #pragma unroll
-    for (int i = 0; i < packet_elements; ++i) pair[i] = {step[i], next_x_[i]};
-    put(s.pair, pair);
-    if (all) store_cotangents(slope);
+      for (int k = 0; k < packet_elements; ++k) x[k] = xs[k];
+    }
+    of_channels(s.factor, factor);
+#pragma unroll
+    for (int k = 0; k < packet_elements; ++k) factor[k] *= step[k] * x[k];
+    put_pairs(step, factor);
+    if (all) {
+      put(s.x, x), put(s.slope, slope);
+      store_cotangents();
+    }
     if (threadIdx.x < tile::quads) {
-      float4 const quad = next_quad_.numbers();
+      float4 const quad = s.quad.get().numbers();
+      auto& projection = s.projection[i % 2];
       if (p.projections_along_time) {
-        auto* const to = &reinterpret_cast<float*>(s.projection[is_C_][quad_.x])[quad_.y];
+        auto* const to = &reinterpret_cast<float*>(projection[is_C_][quad_.x])[quad_.y];
         to[0] = quad.x, to[tile::states] = quad.y, to[2 * tile::states] = quad.z;
         to[3 * tile::states] = quad.w;
       } else {
-        reinterpret_cast<float4*>(s.projection)[threadIdx.x] = quad;
+        reinterpret_cast<float4*>(projection)[threadIdx.x] = quad;
       }
     }
     if (p.sequence.data_handle() != nullptr && threadIdx.x < 32) {
       bool const starts = threadIdx.x < tile::steps && p.starts_sequence(block.b, t0 + threadIdx.x);
       unsigned const bits = __ballot_sync(~0u, starts);
-      if (threadIdx.x == 0) s.starts = bits;
+      if (threadIdx.x == 0) s.starts[i % 2] = bits;
     }
   }
 
-  /// Bit t: step t of what is staged starts a sequence.
-  __device__ unsigned starts() const {
-    return p.sequence.data_handle() == nullptr ? 0 : s.starts;
+  /// Bit t: step t of tile i starts a sequence.
+  __device__ unsigned starts(int i) const {
+    return p.sequence.data_handle() == nullptr ? 0 : s.starts[i % 2];
   }
 
-  /// Add the gradients of the eight steps from t0 on.
-  __device__ void add(index_t t0) const {
-    float x[packet_elements], step[packet_elements], gate[packet_elements];
-    if (p.along_time) {
-#pragma unroll
-      for (int i = 0; i < packet_elements; ++i) {
-        float2 const both = pairs(at_.x + i)[place_of(at_.y)];
-        x[i] = both.x, step[i] = both.y, gate[i] = s.gate[at_.x + i][at_.y];
-      }
+  /// How many of the eight steps from t0 on are the segment's.
+  __device__ int steps_from(index_t t0) const {
+    index_t const left = end - t0;
+    return t0 < begin ? 0 : left < tile::steps ? static_cast<int>(left) : tile::steps;
+  }
+
+  /// Leave the gradients of the eight steps from t0 on.
+  __device__ void leave(index_t t0) const {
+    if (p.adds()) {
+      leave_all<true>(t0);
     } else {
-#pragma unroll
-      for (int i = 0; i < packet_elements; i += 2) {
-        float4 const two = s.pair[at_.x][tile::swizzled((at_.y + i) / 2)];
-        x[i] = two.x, step[i] = two.y, x[i + 1] = two.z, step[i + 1] = two.w;
-      }
-#pragma unroll
-      for (int i = 0; i < packet_elements; ++i) gate[i] = s.gate[at_.x][at_.y + i];
+      leave_all<false>(t0);
     }
-    int const elements = count(t0);
-    auto const add_to = [&](selective_array<float> const& to, auto const& values) {
-      if (to.data == nullptr) return;
-      add_packet<Packed>(to.at(block.b, t0 + at_.x, block.channel + at_.y), to.stride(p.along_time),
-                         elements, values);
-    };
-    add_to(p.to_x, x), add_to(p.to_step_size, step), add_to(p.to_gate, gate);
   }
 
  private:
@@ -197,62 +230,140 @@ class selective_vjp_stage {
     return x < 0.0f ? e * inverse : inverse;
   }
 
-  /// How many elements this thread's packet has.
-  __device__ int count(index_t t0) const {
-    index_t const left = end - t0 - at_.x;
-    if (t0 < begin || left <= 0) return 0;
-    return p.along_time && left < channel_count_ ? static_cast<int>(left) : channel_count_;
+  /// All loads come before what is stored.
+  template <bool Adds>
+  __device__ void leave_all(index_t t0) const {
+    tile::row const* const rows[] = {s.x, s.slope, s.gate};
+    selective_array<float> const* const arrays[] = {&p.to_x, &p.to_step_size, &p.to_gate};
+    alignas(16) float values[3][packet_elements];
+    float* first[3];
+#pragma unroll
+    for (int i = 0; i < 3; ++i) {
+      first[i] = s.output[i][threadIdx.x] + t0 * arrays[i]->time;
+      get_leaving(rows[i], values[i]);
+    }
+    int const steps = out_.y < block.channels ? steps_from(t0) - out_.x : 0, elements = count(t0);
+#pragma unroll
+    for (int i = 0; i < 3; ++i) {
+      bool const is_wanted = arrays[i]->data != nullptr;
+      auto const* const four = reinterpret_cast<float4 const*>(values[i]);
+      if constexpr (Packing == packing::of_channels) {
+        leave_four<Adds>(is_wanted && steps > 0, first[i], four[0]);
+        leave_four<Adds>(is_wanted && steps > 4, first[i] + 4 * arrays[i]->time, four[1]);
+      } else if constexpr (Packed) {
+        leave_four<Adds>(is_wanted && elements > 0, first[i], four[0]);
+        leave_four<Adds>(is_wanted && elements > 0, first[i] + 4, four[1]);
+      } else {
+        index_t const stride = arrays[i]->stride(along_time());
+#pragma unroll
+        for (int k = 0; k < packet_elements; ++k) {
+          if (!is_wanted || k >= elements) continue;
+          float& to = first[i][k * stride];
+          to = Adds ? to + values[i][k] : values[i][k];
+        }
+      }
+    }
   }
 
-  __device__ void put(float4 (&to)[tile::steps][tile::channels / 2],
-                      float2 const (&values)[packet_elements]) const {
-    if (p.along_time) {
+  /// What this thread leaves: a packet, or a quad of one step and that of four steps later, which
+  /// lie beside those of neighbouring lanes.
+  __device__ void get_leaving(tile::row const* from, float (&values)[packet_elements]) const {
+    if constexpr (Packing == packing::of_channels) {
+      int const c = out_.y ^ tile::apart(out_.x);
+      auto* const four = reinterpret_cast<float4*>(values);
+      four[0] = reinterpret_cast<float4 const&>(from[out_.x][c]);
+      four[1] = reinterpret_cast<float4 const&>(from[out_.x + 4][c]);
+    } else {
+      get(from, values);
+    }
+  }
+
+  /// How many elements this thread's packet has.
+  __device__ int count(index_t t0) const {
+    int const left = steps_from(t0) - at_.x;
+    if (left <= 0) return 0;
+    return along_time() && left < channel_count_ ? left : channel_count_;
+  }
+
+  /// Eight numbers of the block's channels, those of this thread's packet.
+  __device__ void of_channels(tile::row const& from, float (&to)[packet_elements]) const {
+    if (along_time()) {
+#pragma unroll
+      for (float& number : to) number = from[at_.y];
+    } else {
+#pragma unroll
+      for (int i = 0; i < packet_elements; i += 4) {
+        float4 const four = reinterpret_cast<float4 const&>(from[at_.y + i]);
+        to[i] = four.x, to[i + 1] = four.y, to[i + 2] = four.z, to[i + 3] = four.w;
+      }
+    }
+  }
+
+  __device__ void put_pairs(float const (&first)[packet_elements],
+                            float const (&second)[packet_elements]) const {
+    if (along_time()) {
 #pragma unroll
       for (int i = 0; i < packet_elements; ++i) {
-        reinterpret_cast<float2*>(to[at_.x + i])[place_of(at_.y)] = values[i];
+        pairs(i)[place_of(at_.y) ^ tile::apart(i)] = {first[i], second[i]};
       }
     } else {
 #pragma unroll
       for (int i = 0; i < packet_elements; i += 2) {
-        to[at_.x][tile::swizzled((at_.y + i) / 2)] = {values[i].x, values[i].y, values[i + 1].x,
-                                                      values[i + 1].y};
+        s.pair[at_.x][tile::swizzled((at_.y + i) / 2) ^ tile::apart(at_.x) / 2] = {
+            first[i], second[i], first[i + 1], second[i + 1]};
+      }
+    }
+  }
+  __device__ void put(tile::row* to, float const (&values)[packet_elements]) const {
+    if (along_time()) {
+#pragma unroll
+      for (int i = 0; i < packet_elements; ++i) to[i][at_.y ^ tile::apart(i)] = values[i];
+    } else {
+#pragma unroll
+      for (int i = 0; i < packet_elements; i += 4) {
+        reinterpret_cast<float4&>(to[at_.x][(at_.y + i) ^ tile::apart(at_.x)]) = {
+            values[i], values[i + 1], values[i + 2], values[i + 3]};
+      }
+    }
+  }
+  __device__ void get(tile::row const* from, float (&values)[packet_elements]) const {
+    if (along_time()) {
+#pragma unroll
+      for (int i = 0; i < packet_elements; ++i) values[i] = from[i][at_.y ^ tile::apart(i)];
+    } else {
+#pragma unroll
+      for (int i = 0; i < packet_elements; i += 4) {
+        auto const& at = from[at_.x][(at_.y + i) ^ tile::apart(at_.x)];
+        float4 const four = reinterpret_cast<float4 const&>(at);
+        values[i] = four.x, values[i + 1] = four.y;
+        values[i + 2] = four.z, values[i + 3] = four.w;
       }
     }
   }
 
-  __device__ void store_cotangents(float const (&slope)[packet_elements]) {
-    float2 both[packet_elements];
+  __device__ void store_cotangents() const {
+    float arriving[packet_elements];
+    auto const arrived = s.packet[2].get();
 #pragma unroll
-    for (int i = 0; i < packet_elements; ++i) both[i] = {next_arriving_[i], slope[i]};
+    for (int k = 0; k < packet_elements; ++k) arriving[k] = arrived[k];
     if (p.gate.data != nullptr) {
+      auto const gates = s.packet[3].get();
       float gate[packet_elements];
 #pragma unroll
-      for (int i = 0; i < packet_elements; ++i) {
-        float const open = sigmoid(next_gate_[i]), opened = both[i].x * open;
-        gate[i] = opened * fmaf(next_gate_[i], 1.0f - open, 1.0f);
-        both[i].x = opened * next_gate_[i];
+      for (int k = 0; k < packet_elements; ++k) {
+        float const open = sigmoid(gates[k]), opened = arriving[k] * open;
+        gate[k] = opened * fmaf(gates[k], 1.0f - open, 1.0f);
+        arriving[k] = opened * gates[k];
       }
-      if (p.along_time) {
-#pragma unroll
-        for (int i = 0; i < packet_elements; ++i) s.gate[at_.x + i][at_.y] = gate[i];
-      } else {
-#pragma unroll
-        for (int i = 0; i < packet_elements; i += 4) {
-          reinterpret_cast<float4&>(s.gate[at_.x][at_.y + i]) = {gate[i], gate[i + 1], gate[i + 2],
-                                                                 gate[i + 3]};
-        }
-      }
+      put(s.gate, gate);
     }
-    put(s.arriving, both);
+    put(s.arriving, arriving);
   }
 
-  int2 at_;  // this thread's packet
+  int2 at_, out_;  // this thread's packet, and what it leaves
   int channel_count_, state_count_;
   int2 quad_;  // the first step and state of this thread's of B or C
   bool is_C_;
-  T const *x_, *step_, *arriving_, *gate_, *quads_;  // in step 0
-  stored_packet<T> next_x_, next_step_, next_arriving_, next_gate_;
-  stored_quad<T> next_quad_;
 };
 
 }  // namespace ssm::gpu::detail

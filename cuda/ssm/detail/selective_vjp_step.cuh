@@ -7,43 +7,38 @@
 
 namespace ssm::gpu::detail {
 
-/// With w_t = a_t h_{t-1} and h_t = w_t + Δ_t B_t x_t there, back in time, e being the cotangent of
-/// a state before the step and dy that of Σ C h:
+/// With h_t = a_t h_{t-1} + Δ_t B_t x_t there, back in time, e being the cotangent of a state
+/// before the step and dy that of Σ C h:
 ///   g = e_{t+1} + C_t dy_t,   dB_t += g Δ_t x_t,   dC_t += dy_t h_t,   e_t = a_t g,
-///   dx_t += D dy_t + Δ_t Σ g B_t,   dΔ_t = x_t Σ g B_t + Σ g w_t A',   dA' += g w_t Δ_t.
-template <class T, bool Packed>
-class selective_vjp_steps : protected selective_vjp_stage<T, Packed> {
-  using stage = selective_vjp_stage<T, Packed>;
+///   dx_t += D dy_t + Δ_t Σ g B_t,   dΔ_t = x_t Σ g B_t + Σ e_t h_{t-1} A',   dA' += e_t h_{t-1}
+///   Δ_t.
+template <class T, packing Packing>
+class selective_vjp_steps : protected selective_vjp_stage<T, Packing> {
+  using stage = selective_vjp_stage<T, Packing>;
 
  public:
   __device__ selective_vjp_steps(selective_vjp_problem<T> const& problem,
-                                 selective_vjp_tile::shared& memory)
+                                 typename stage::shared& memory)
       : stage(problem, memory) {
     own_ = static_cast<int>(threadIdx.x), other_ = own_ ^ 1;
     own_place_ = stage::place_of(own_), other_place_ = stage::place_of(other_);
     own_quads_ = own_ % 2 * states / 4, swap_ = own_ >> 1 & 1;
-#pragma unroll
-    for (int k = 0; k < 2; ++k) {
-      int const c = k == 0 ? own_ : other_;
-      factor_[k] = c < block.channels ? p.scaling.step_factor(block.channel + c) : 0.0f;
-    }
     D_ = own_ < block.channels && p.first_state == 0 ? p.skip(block.channel + own_) : 0.0f;
     each_state([&](int c, index_t n, int k, int j) {
-      rate_[k][j] = has(c, n) ? p.rate(block.channel + c, n) : 0.0f;
+      rate_[k][j] = has(c, n) ? p.rate(block.channel + c, n) * s.factor[c] : 0.0f;
     });
   }
 
  protected:
   using tile = selective_vjp_tile;
   using stage::p, stage::s, stage::block;
-  static constexpr int states = tile::own_states;
+  static constexpr int states = tile::own_states, together = tile::together;
+  using numbers = float[2][states];
 
-  __device__ bool has(int c, index_t n) const {
-    return c < block.channels && n < p.states;
-  }
+  __device__ bool has(int c, index_t n) const { return c < block.channels && n < p.states; }
 
   /// Every fourth lane has its states in another order, so that sums over channels cross lanes
-  /// with fewer selections.
+  /// without selections.
   template <class Visit>
   __device__ void each_state(Visit const& visit) {
 #pragma unroll
@@ -54,8 +49,6 @@ class selective_vjp_steps : protected selective_vjp_stage<T, Packed> {
         visit(k == 0 ? own_ : other_, n, k, j);
       }
   }
-
-  using numbers = float[2][states];
 
   __device__ static void put(tile::thread_states& to, numbers const& from) {
 #pragma unroll
@@ -73,13 +66,54 @@ class selective_vjp_steps : protected selective_vjp_stage<T, Packed> {
     }
   }
 
+  /// The states after four steps from `first` of tile i.
+  __device__ void advance(int i, int first) {
+    unsigned const starts = this->starts(i) >> first;
+    if (starts == 0) {
+      advance<false>(i, first, 0);
+    } else {
+      advance<true>(i, first, starts);
+    }
+  }
+
+  /// Four steps of tile i forward from the states that enter them, then back; in the end
+  /// `load_next` may ask for other states.
+  template <class LoadNext>
+  __device__ void back_and_forth(int i, int first, LoadNext const& load_next) {
+    unsigned const starts = this->starts(i) >> first;
+    if (starts == 0) {
+      back_and_forth<false>(i, first, 0, load_next);
+    } else {
+      back_and_forth<true>(i, first, starts, load_next);
+    }
+  }
+
+  /// The sum over all states of this lane's own channel.
+  __device__ static float over_states(float const (&part)[2]) {
+    return part[0] + __shfl_xor_sync(~0u, part[1], 1);
+  }
+
+  int own_, other_, own_quads_, swap_;
+  float h_[2][states] = {}, e_[2][states] = {}, to_rate_[2][states] = {};
+  float to_bias_ = 0.0f, to_input_ = 0.0f, to_D_ = 0.0f;  // to_input_: Σ x Δ Σ g B
+
+ private:
   /// This thread's states of B or C.
-  __device__ void read(int which, int t, float (&to)[states]) const {
+  __device__ void read(int i, int which, int t, float (&to)[states]) const {
 #pragma unroll
     for (int q = 0; q < states / 4; ++q) {
-      float4 const four = s.projection[which][t][own_quads_ + (q ^ swap_)];
+      float4 const four = s.projection[i % 2][which][t][own_quads_ + (q ^ swap_)];
       to[4 * q] = four.x, to[4 * q + 1] = four.y, to[4 * q + 2] = four.z, to[4 * q + 3] = four.w;
     }
+  }
+  /// Δ before its factor and Δ x of this thread's channels.
+  __device__ void read_pairs(int t, float (&step)[2], float (&input)[2]) const {
+    float2 const own = this->pairs(t)[own_place_ ^ tile::apart(t)];
+    float2 const other = this->pairs(t)[other_place_ ^ tile::apart(t)];
+    step[0] = own.x, step[1] = other.x, input[0] = own.y, input[1] = other.y;
+  }
+  __device__ void read_arriving(int t, float (&dy)[2]) const {
+    dy[0] = s.arriving[t][own_ ^ tile::apart(t)], dy[1] = s.arriving[t][other_ ^ tile::apart(t)];
   }
   __device__ static void clear(numbers& all) {
 #pragma unroll
@@ -88,168 +122,127 @@ class selective_vjp_steps : protected selective_vjp_stage<T, Packed> {
       for (float& each : row) each = 0.0f;
   }
 
-  /// Δ and Δ x of this thread's two channels, from pairs of Δ before its factor and x.
-  struct drives {
-    float step[2], input[2];
-  };
-  __device__ drives drives_of(float2 own, float2 other) const {
-    float const step = own.x * factor_[0], step_other = other.x * factor_[1];
-    return {{step, step_other}, {step * own.y, step_other * other.y}};
-  }
-
-  /// The states after what is staged.
-  __device__ void advance() {
-    unsigned const starts = this->starts();
-    if (starts == 0) {
-      advance<false>(0);
-    } else {
-      advance<true>(starts);
-    }
-  }
   template <bool Cut>
-  __device__ void advance(unsigned starts) {
-#pragma unroll 4
-    for (int t = 0; t < tile::steps; ++t) {
-      if (Cut && (starts >> t & 1)) clear(h_);
-      drives const d = drives_of(this->pairs(t)[own_place_], this->pairs(t)[other_place_]);
-      float B[states];
-      read(0, t, B);
+  __device__ void advance(int i, int first, unsigned starts) {
+#pragma unroll
+    for (int k = 0; k < together; ++k) {
+      if (Cut && (starts >> k & 1)) clear(h_);
+      float step[2], input[2], B[states];
+      read_pairs(first + k, step, input);
+      read(i, 0, first + k, B);
 #pragma unroll
       for (int j = 0; j < states; ++j)
 #pragma unroll
-        for (int k = 0; k < 2; ++k) {
-          h_[k][j] = fmaf(exp2(d.step[k] * rate_[k][j]), h_[k][j], d.input[k] * B[j]);
+        for (int c = 0; c < 2; ++c) {
+          h_[c][j] = fmaf(exp2(step[c] * rate_[c][j]), h_[c][j], input[c] * B[j]);
         }
     }
   }
 
-  /// Forward, then back; between them `load_next` may ask for other states.
   template <bool Cut, class LoadNext>
-  __device__ void differentiate_tile(LoadNext const& load_next) {
-    float w[2][states];
-    inputs now = inputs_of(0);
-#pragma unroll 2
-    for (int t = 0; t < tile::steps; ++t) {
-      // Before this step stores anything, which the loads might have to wait for.
-      inputs const next = inputs_of(t < tile::steps - 1 ? t + 1 : t);
-      if (Cut && (s.starts >> t & 1)) clear(h_);
-      repeat(t, now, w);
-      if (t < tile::steps - 1) put(s.passed[t], w);
-      now = next;
+  __device__ void back_and_forth(int i, int first, unsigned starts, LoadNext const& load_next) {
+    // What a step multiplies by, and the states before the first step and after each.
+    float decay[together][2][states], state[together + 1][2][states];
+#pragma unroll
+    for (int c = 0; c < 2; ++c)
+#pragma unroll
+      for (int j = 0; j < states; ++j) state[0][c][j] = h_[c][j];
+#pragma unroll
+    for (int k = 0; k < together; ++k) {
+      if (Cut && (starts >> k & 1)) clear(h_);
+      float step[2], input[2], B[states];
+      read_pairs(first + k, step, input);
+      read(i, 0, first + k, B);
+#pragma unroll
+      for (int j = 0; j < states; ++j)
+#pragma unroll
+        for (int c = 0; c < 2; ++c) {
+          decay[k][c][j] = exp2(step[c] * rate_[c][j]);
+          h_[c][j] = fmaf(decay[k][c][j], h_[c][j], input[c] * B[j]);
+          state[k + 1][c][j] = h_[c][j];
+        }
     }
-    load_next();
-#pragma unroll 2
-    for (int t = tile::steps - 1; t >= 0; --t) {
-      int const before = t > 0 ? t - 1 : 0;
-      inputs const next = inputs_of(before);
-      float next_w[2][states];
-      get(next_w, s.passed[before]);
-      reverse(t, now, w);
-      if (Cut && (s.starts >> t & 1)) clear(e_);
-      now = next;
 #pragma unroll
-      for (int k = 0; k < 2; ++k)
-#pragma unroll
-        for (int j = 0; j < states; ++j) w[k][j] = next_w[k][j];
+    for (int k = together - 1; k >= 0; --k) {
+      bool const cut = Cut && (starts >> k & 1);
+      reverse(i, first + k, cut, decay[k], state[k], state[k + 1]);
+      if (k == 0) load_next();
+      if (k % 2 == 0) sum_parts(first + k);
     }
   }
 
-  int own_, other_, own_quads_, swap_;
-  float h_[2][states] = {}, e_[2][states] = {}, to_rate_[2][states] = {};
-  float to_bias_ = 0.0f, to_factor_ = 0.0f, to_D_ = 0.0f;
-
- private:
-  /// What a step needs of what is staged.
-  struct inputs {
-    float2 own, other;  // Δ before its factor, x
-    float2 arriving;    // of the channel that is this lane's own: dy, the slope of Δ
-    float other_dy;
-    float B[states], C[states];
-  };
-  __device__ inputs inputs_of(int t) const {
-    inputs result;
-    result.own = this->pairs(t)[own_place_], result.other = this->pairs(t)[other_place_];
-    result.arriving = this->arriving(t)[own_place_];
-    result.other_dy = this->arriving(t)[other_place_].x;
-    read(0, t, result.B);
-    read(1, t, result.C);
-    return result;
-  }
-
-  /// A step forward: w and h, what C·h gives the gate, dC.
-  __device__ void repeat(int t, inputs const& in, numbers& w) {
-    drives const d = drives_of(in.own, in.other);
-    float const dy[2] = {in.arriving.x, in.other_dy};
-    float to_C[states], y[2] = {};
+  /// A step back; with `cut`, nothing of the states before it is in it.
+  __device__ void reverse(int i, int t, bool cut, numbers const& decay, numbers const& before,
+                          numbers const& after) {
+    float dy[2], C[states], part[states], y[2] = {};
+    read_arriving(t, dy), read(i, 1, t, C);
 #pragma unroll
     for (int j = 0; j < states; ++j) {
 #pragma unroll
-      for (int k = 0; k < 2; ++k) {
-        w[k][j] = exp2(d.step[k] * rate_[k][j]) * h_[k][j];
-        h_[k][j] = fmaf(d.input[k], in.B[j], w[k][j]);
-        y[k] = fmaf(in.C[j], h_[k][j], y[k]);
-      }
-      to_C[j] = fmaf(dy[0], h_[0][j], dy[1] * h_[1][j]);
+      for (int c = 0; c < 2; ++c) y[c] = fmaf(C[j], after[c][j], y[c]);
+      part[j] = fmaf(dy[0], after[0][j], dy[1] * after[1][j]);
     }
-    sum_over_channels(to_C, s.sums[1][own_ / 32][t]);
-    s.gate[t][own_] *= fmaf(D_, in.own.y, over_states(y));
-  }
-
-  /// A step back.
-  __device__ void reverse(int t, inputs const& in, numbers const& w) {
-    drives const d = drives_of(in.own, in.other);
-    float const dy[2] = {in.arriving.x, in.other_dy};
-    float to_B[states], to_input[2] = {}, to_step[2] = {};
+    leave_part(1, t, part);
+    float step[2], input[2], B[states];
+    read_pairs(t, step, input), read(i, 0, t, B);
+    int const own = own_ ^ tile::apart(t);
+    float const x = s.x[t][own], slope = s.slope[t][own], gate = s.gate[t][own];
+    float to_input[2] = {}, to_step[2] = {};
 #pragma unroll
     for (int j = 0; j < states; ++j) {
       float g[2];
 #pragma unroll
-      for (int k = 0; k < 2; ++k) {
-        g[k] = fmaf(in.C[j], dy[k], e_[k][j]);
-        to_input[k] = fmaf(g[k], in.B[j], to_input[k]);
-        float const to_exponent = g[k] * w[k][j];
-        to_step[k] = fmaf(to_exponent, rate_[k][j], to_step[k]);
-        to_rate_[k][j] = fmaf(to_exponent, d.step[k], to_rate_[k][j]);
-        e_[k][j] = g[k] * exp2(d.step[k] * rate_[k][j]);
+      for (int c = 0; c < 2; ++c) {
+        g[c] = fmaf(C[j], dy[c], e_[c][j]);
+        to_input[c] = fmaf(g[c], B[j], to_input[c]);
+        e_[c][j] = cut ? 0.0f : decay[c][j] * g[c];
+        float const to_exponent = cut ? 0.0f : e_[c][j] * before[c][j];
+        to_step[c] = fmaf(to_exponent, rate_[c][j], to_step[c]);
+        to_rate_[c][j] = fmaf(to_exponent, step[c], to_rate_[c][j]);
       }
-      to_B[j] = fmaf(g[0], d.input[0], g[1] * d.input[1]);
+      part[j] = fmaf(g[0], input[0], g[1] * input[1]);
     }
-    sum_over_channels(to_B, s.sums[0][own_ / 32][t]);
-    float const input = over_states(to_input);
-    float const step = fmaf(input, in.own.y, over_states(to_step) * (1 / log2_of_e));
-    float const biased = step * factor_[0] * in.arriving.y;
+    leave_part(0, t, part);
+    float const driven = over_states(to_input), driven_x = driven * x, factor = s.factor[own_];
+    float const biased = fmaf(driven_x, factor, over_states(to_step) * (1 / log2_of_e)) * slope;
+    s.x[t][own] = fmaf(D_, dy[0], driven * (factor * step[0]));
+    s.slope[t][own] = biased;
+    s.gate[t][own] = gate * fmaf(D_, x, over_states(y));
     to_bias_ += biased;
-    to_factor_ = fmaf(step, in.own.x, to_factor_);
-    to_D_ = fmaf(dy[0], in.own.y, to_D_);
-    __syncwarp();  // both lanes of a pair have read what is overwritten
-    this->pairs(t)[own_place_] = {fmaf(D_, dy[0], input * d.step[0]), biased};
+    to_input_ = fmaf(driven_x, step[0], to_input_);
+    to_D_ = fmaf(dy[0], x, to_D_);
   }
 
-  /// Of the channel that is this lane's own, the sum over all states.
-  __device__ static float over_states(float const (&part)[2]) {
-    return part[0] + __shfl_xor_sync(~0u, part[1], 1);
-  }
-
-  /// Sums over the channels of a warp, to a row of all states: three exchanges leave a lane with
-  /// one of its states.
-  __device__ void sum_over_channels(float (&part)[states], float* row) const {
+  /// What this thread's channels add to dB or dC of a step; every second lane has four of the
+  /// states.
+  __device__ void leave_part(int which, int t, float (&part)[states]) const {
 #pragma unroll
     for (int j = 0; j < 4; ++j) part[j] += __shfl_xor_sync(~0u, part[j + 4], 2);
-    bool const second = own_ & 4, third = own_ & 8;
+    s.part[own_ / 32][t % 2][which][own_ % 32 / 4][own_quads_ + swap_] = {part[0], part[1], part[2],
+                                                                          part[3]};
+  }
+
+  /// dB and dC of the warp's channels from all lanes' parts of two steps: each lane has two states
+  /// of one.
+  __device__ void sum_parts(int first) const {
+    __syncwarp();
+    int const lane = own_ % 32, n = lane % 8, which = lane / 8 % 2, t = lane / 16;
+    auto const part = [&](int i) {  // dC in another order, for it shares banks with dB
+      return reinterpret_cast<float2 const*>(s.part[own_ / 32][t][which][i ^ which])[n];
+    };
+    float2 sum = part(0);
 #pragma unroll
-    for (int j = 0; j < 2; ++j) {
-      float const kept = second ? part[j + 2] : part[j], sent = second ? part[j] : part[j + 2];
-      part[j] = kept + __shfl_xor_sync(~0u, sent, 4);
+    for (int i = 1; i < 8; ++i) {
+      float2 const more = part(i);
+      sum.x += more.x, sum.y += more.y;
     }
-    float const kept = third ? part[1] : part[0], sent = third ? part[0] : part[1];
-    float sum = kept + __shfl_xor_sync(~0u, sent, 8);
-    sum += __shfl_xor_sync(~0u, sum, 16);
-    if ((own_ & 16) == 0) row[4 * (own_quads_ + swap_) + (second ? 2 : 0) + (third ? 1 : 0)] = sum;
+    reinterpret_cast<float2*>(s.sums[own_ / 32][first + t][which])[n] = sum;
+    __syncwarp();
   }
 
   int own_place_, other_place_;
-  float factor_[2], D_;
-  float rate_[2][states];
+  float D_;
+  float rate_[2][states];  // log2(e)·A' with Δ's factor
 };
 
 }  // namespace ssm::gpu::detail

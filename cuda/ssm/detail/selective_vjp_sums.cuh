@@ -31,7 +31,7 @@ __global__ void __launch_bounds__(128)
   for (index_t block = 0; block < to.blocks; ++block, from += elements) sum += *from;
   index_t const n = p.first_state + i % states, t = i / states / 2;
   auto const& view = i / states % 2 == 0 ? to.B : to.C;
-  if (view.data_handle() != nullptr && n < p.states) view(b, t, g, n) += sum;
+  if (view.data_handle() != nullptr && n < p.states) p.give(view(b, t, g, n), sum);
 }
 
 /// Sums over batch and segments, to those of the first row and segment.
@@ -124,7 +124,7 @@ class channel_adder {
     if (!over_channels && !over_states) {
       index_t const i = blockIdx.x * index_t{threads} + thread;
       // Neighbouring threads have neighbouring channels, as sums have.
-      if (i < rows * columns) view(i % rows, i / rows) += term(i % rows, i / rows);
+      if (i < rows * columns) p.give(view(i % rows, i / rows), term(i % rows, i / rows));
       return;
     }
     index_t const terms_c = over_channels ? channels : 1, terms_n = over_states ? states : 1;
@@ -139,7 +139,7 @@ class channel_adder {
         if (thread < half) memory[thread] += memory[thread + half];
         __syncthreads();
       }
-      if (thread == 0) view(i % rows, i / rows) += memory[0];
+      if (thread == 0) p.give(view(i % rows, i / rows), memory[0]);
       __syncthreads();
     }
   }
