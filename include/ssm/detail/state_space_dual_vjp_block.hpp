@@ -132,15 +132,15 @@ template <int Lanes, class T>
   gather<Lanes>(more.y_cotangent.at(t), more.y_cotangent.step, rows.count, tile, y);
   if (rows.gate.first == nullptr) return;
   gather<Lanes>(rows.gate.at(t), rows.gate.step, rows.count, tile, gate);
-  vector const one(A(1));
+  vector const one(A(1)), lowest(-softplus_range<A>);
   auto const upper_part = [&](vector const& x, vector const& e) __attribute__((always_inline)) {
     return larger(e, smaller(one, vector(x * std::numeric_limits<A>::max())));  // as sigmoid_given
   };
   bool const wanted = more.to_gate.first != nullptr;
   if (wanted) gather<Lanes>(more.ungated.at(t), more.ungated.step, rows.count, tile, sums);
   for (index_t p = 0; p < tile; p += Lanes) {
-    vector const z = vector::load(gate + p), g = vector::load(y + p);
-    vector const e = exp_of_minus_size<false>(z), inverse = one / (one + e);
+    vector const z = larger(lowest, vector::load(gate + p)), g = vector::load(y + p);  // as silu
+    vector const e = exp_in_range(larger(lowest, minus_size(z))), inverse = one / (one + e);
     vector const s = upper_part(z, e) * inverse;
     if (wanted) {
       vector const rest = upper_part(vector(-z), e) * inverse;  // 1 - s without cancellation
