@@ -212,7 +212,7 @@ index_t columns_tile_length(index_t channels) {
   using namespace gpu::detail;
   index_t width = 1;
   while (width < 32 && width < channels) width *= 2;
-  return worker_threads / width * columns_tiles<element_t<T>, Step, true>::S;
+  return columns_tiles<element_t<T>, Step, true>::stretch_steps(static_cast<int>(width));
 }
 
 }  // namespace ssm::test

@@ -4,37 +4,37 @@
 #pragma once
 
 #include "ssm/detail/linear_columns_tile.cuh"
+#include "ssm/detail/linear_columns_words.cuh"
 #include "ssm/detail/linear_step.cuh"
-#include "ssm/detail/tile_walk.cuh"
-#include "ssm/detail/tile_words.cuh"
+#include "ssm/detail/tile_pipeline.cuh"
 
 namespace ssm::gpu::detail {
 
-/// Columns as tiles of the pipeline: thread = (part of the stretch, channel), so that all sums over
-/// time are those of one thread or between parts. `Vectors`: 16 bytes of channels are one access.
+/// Columns as tiles of the pipeline: thread = (part of the stretch, packet of P channels), so that
+/// all sums over time are those of one thread or between parts. A packet is one access of shared
+/// memory and of the outputs. `Vectors`: 16 bytes of channels are one access of the inputs;
+/// otherwise arrays may have any strides.
 template <class T, class Step, bool Vectors>
 struct columns_tiles {
   using number = accumulator_t<T>;
   using problem = columns_problem<T, Step>;
   using tile_type = columns_tile<T, Step>;
-  static constexpr int V = 16 / static_cast<int>(sizeof(T));
-  static constexpr int S = Step::inputs == 2 ? 2 * V : V;  ///< steps of a thread
-  static constexpr int delay = sizeof(number) == 4 ? 4 : 2, ahead = 2;
+  static constexpr int size = static_cast<int>(sizeof(T)), V = 16 / size;
+  static constexpr int workers = 256;
+  static constexpr int P = Vectors && size <= 4 ? 2 : 1;
+  static constexpr int S = 2 * V / P / (Step::inputs - 1);  ///< steps of a thread
+  static constexpr int delay = size == 16 ? 2 : Step::inputs + 1, ahead = 2;
   static constexpr int pipeline_blocks = 2;  ///< on a multiprocessor
-  static constexpr int walk_blocks = sizeof(number) > 4 ? 2 : Step::inputs == 2 ? 4 : 3;
-  static constexpr int walk_stages = 3;
   static constexpr int neighbor = Step::reads_neighbor ? Step::inputs - 1 : -1;
-  static constexpr int room = worker_threads * S;
-  /// Words that a lane asks for before it waits for one.
-  static constexpr int together = 8;
-  /// Stretches in a group, groups in a block: what the lanes of a channel read at once.
-  static __host__ __device__ constexpr index_t group_size(int width) {
-    return together * (32 / width);
-  }
-
+  /// Parts beside each other begin in different banks where two rows of 32 channels fit in these.
+  static constexpr int part_rows = S + (Vectors && size == 2);
+  static constexpr int room = workers * part_rows * P;
+  static constexpr int parts_of_lane = workers * P / 32;  ///< in publish
+  template <class A>
+  using packet = columns_packet<A, P>;
   struct alignas(tile_alignment) stage_memory {
     T in[Step::inputs][room];
-    affine_map<number> of_part[worker_threads];  ///< in a pipeline later: of all parts before
+    affine_map<number> of_part[workers * P];  ///< of the part; later of all parts before it
   };
   struct state_memory {
     number of_channel[32];
@@ -46,23 +46,25 @@ struct columns_tiles {
   int lane = static_cast<int>(threadIdx.x % 32), warp = static_cast<int>(threadIdx.x / 32);
 
   __device__ int width() const { return 1 << p.width_bits; }
-  __device__ int part() const { return static_cast<int>(threadIdx.x) >> p.width_bits; }
-  __device__ int channel() const { return static_cast<int>(threadIdx.x) & (width() - 1); }
-  __device__ int stretch_steps() const { return (worker_threads >> p.width_bits) * S; }
+  __device__ int thread_bits() const { return p.width_bits - bits_of(P); }
+  __device__ int part() const { return static_cast<int>(threadIdx.x) >> thread_bits(); }
+  __device__ int channel() const {
+    return (static_cast<int>(threadIdx.x) & ((1 << thread_bits()) - 1)) * P;
+  }
+  static __host__ __device__ constexpr index_t stretch_steps(int width) {
+    return workers * P / width * S;
+  }
 
   __device__ columns_tile<T, Step> find(index_t tile) const {
     if (tile >= p.tiles) return {};
     // Tiles are fewer than 2^31, and divisions of 64 bits take a microsecond.
-    auto const id = static_cast<unsigned>(tile), bands = static_cast<unsigned>(p.walks);
-    return find_in_walk(id % bands, id / bands);
-  }
-  __device__ columns_tile<T, Step> find_in_walk(index_t walk, index_t stretch) const {
-    auto const band = static_cast<unsigned>(walk), across = static_cast<unsigned>(p.across);
-    unsigned const outer = band / across;
+    auto const id = static_cast<unsigned>(tile), bands = static_cast<unsigned>(p.bands);
+    auto const across = static_cast<unsigned>(p.across);
+    unsigned const stretch = id / bands, band = id - stretch * bands, outer = band / across;
     index_t const channel = index_t{band - outer * across} * width();
-    index_t const first = stretch * stretch_steps();
-    auto const capped = [](index_t count, int most) {
-      return count < most ? static_cast<int>(count) : most;
+    index_t const most = stretch_steps(width()), first = stretch * most;
+    auto const capped = [](index_t count, index_t limit) {
+      return static_cast<int>(count < limit ? count : limit);
     };
     columns_tile<T, Step> at;
     for (int k = 0; k < Step::inputs; ++k) {
@@ -70,15 +72,14 @@ struct columns_tiles {
     }
     for (int k = 0; k < Step::outputs; ++k) at.out[k] = p.out[k].at(outer, first, channel);
     at.stretch = stretch, at.band = band, at.outer = outer, at.channel = channel;
-    at.steps = capped(p.length - first, stretch_steps());
+    at.steps = capped(p.length - first, most);
     at.channels = capped(p.channels - channel, width());
     at.last = capped(p.length - 1 - first, 1 << 30);
-    at.ends_walk = at.last < at.steps;
     return at;
   }
 
-  __device__ T* staged(int stage, int k, int step, int c) const {
-    return stages[stage].in[k] + (step << p.width_bits) + c;
+  __device__ T* staged(int stage, int k, int step_part, int i, int c) const {
+    return stages[stage].in[k] + ((step_part * part_rows + i) << p.width_bits) + c;
   }
 
   /// Each warp asks for its own parts.
@@ -90,27 +91,26 @@ struct columns_tiles {
         int const end = k == neighbor && at.last < at.steps ? at.last : at.steps;
         auto const& in = p.in[k];
         if constexpr (Vectors) {
-          constexpr int packet_bits = V == 8 ? 3 : V == 4 ? 2 : V == 2 ? 1 : 0;
-          int const row_bits = (p.width_bits < 5 ? p.width_bits : 5) - packet_bits;
-          int const first_thread = warp * 32, first_step = (first_thread >> p.width_bits) * S;
-          int const first_channel = first_thread & (width() - 1);
+          int const row_bits = p.width_bits - bits_of(V), rows = 32 >> row_bits;
+          int const c = (lane & ((1 << row_bits) - 1)) * V;
+          int const first = ((warp * 32) >> thread_bits()) * S + (lane >> row_bits);
+          T const* from = at.in[k] + first * in.time + c;
 #pragma unroll
-          for (int j = 0; j < S / V; ++j) {
-            int const place = j * 32 + lane, step = first_step + (place >> row_bits);
-            int const c = first_channel + (place & ((1 << row_bits) - 1)) * V;
+          for (int j = 0; j < P * S / V; ++j) {
+            int const step = first + j * rows;
             if (step < end && c < at.channels) {
-              request_bytes<16>(staged(stage, k, step, c), at.in[k] + step * in.time + c);
+              request_bytes<16>(staged(stage, k, step / S, step % S, c), from);
             }
+            from += rows * in.time;
           }
         } else if (channel() < at.channels) {
           T const* from = at.in[k] + part() * S * in.time + channel() * in.channel;
 #pragma unroll
           for (int i = 0; i < S; ++i) {
-            int const step = part() * S + i;
-            if (step < end) {
-              T* const to = staged(stage, k, step, channel());
-              if constexpr (sizeof(T) >= 4) {
-                request_bytes<sizeof(T)>(to, from);
+            if (part() * S + i < end) {
+              T* const to = staged(stage, k, part(), i, channel());
+              if constexpr (size >= 4) {
+                request_bytes<size>(to, from);
               } else {
                 *to = *from;
               }
@@ -125,165 +125,146 @@ struct columns_tiles {
 
   __device__ void fold(columns_tile<T, Step> const& at, int stage, maps&) const {
     if constexpr (Vectors) __syncwarp();  // lanes have loaded for each other
-    affine_map<number> map{};
-    T const* const from = staged(stage, 0, part() * S, channel());
+    packet<affine_map<number>> map{};
+    packet<T> in[S][2];
+    read(stage, in);
     for_each_step(at, [&](int i) {
-      number value[Step::inputs] = {};
-      for (int k = 0; k < 2; ++k) value[k] = to_number(from[k * room + (i << p.width_bits)]);
-      map = i == 0 ? Step::map(value) : then{}(map, Step::map(value));
+      auto const a = to_numbers(in[i][0]), b = to_numbers(in[i][1]);
+#pragma unroll
+      for (int c = 0; c < P; ++c) {
+        number value[Step::inputs] = {a.of[c], b.of[c]};
+        map.of[c] = i == 0 ? Step::map(value) : then{}(map.of[c], Step::map(value));
+      }
     });
-    stages[stage].of_part[threadIdx.x] = map;
+    *of_own_part(stage) = map;
   }
 
-  /// Lanes are (stretch of eight parts, channel), as the threads of a warp are.
+  /// Lanes are (run of parts, channel).
   __device__ void publish(columns_tile<T, Step> const& at, int stage) const {
     int const c = lane & (width() - 1), group = lane >> p.width_bits, groups = 32 >> p.width_bits;
-    affine_map<number> upto{};
+    affine_map<number> own[parts_of_lane], upto{};
     auto const of = [&](int i) -> affine_map<number>& {
-      return stages[stage].of_part[((group * 8 + i) << p.width_bits) + c];
+      return stages[stage].of_part[((group * parts_of_lane + i) << p.width_bits) + c];
     };
 #pragma unroll
-    for (int i = 0; i < 8; ++i) upto = then{}(upto, of(i));
+    for (int i = 0; i < parts_of_lane; ++i) own[i] = of(i);
+#pragma unroll
+    for (int i = 0; i < parts_of_lane; ++i) upto = then{}(upto, own[i]);
     for (int d = 1; d < groups; d *= 2) {
       auto const earlier = from_lane(upto, lane - (d << p.width_bits));
       if (group >= d) upto = then{}(earlier, upto);
     }
     auto before = from_lane(upto, lane - width());
     if (group == 0) before = {};
-#pragma unroll
-    for (int i = 0; i < 8; ++i) {
-      auto const own = of(i);
-      of(i) = before;
-      before = then{}(before, own);
-    }
     if (group == groups - 1 && c < at.channels) {
       tile_map<number> whole{upto, false};
-      if (at.stretch == 0) whole = {{number(0), upto(initial(at, c))}, true};
-      word(0, at.stretch, at.band, c).publish(whole);
+      if (at.stretch == 0) whole = {{number(0), upto(words().initial(at, c))}, true};
+      words().slot(0, at.stretch, at.band, c).publish(whole);
+    }
+#pragma unroll
+    for (int i = 0; i < parts_of_lane; ++i) {
+      of(i) = before;
+      before = then{}(before, own[i]);
     }
   }
 
   __device__ void enter(columns_tile<T, Step> const& at, state_memory& entering) const {
-    int const c = lane & (width() - 1);
-    bool const stores = lane < at.channels;
-    if (at.stretch == 0) {
-      if (stores) entering.of_channel[c] = initial(at, c);
-      return;
-    }
-    auto const G = static_cast<unsigned>(group_size(width()));
-    auto const stretch = static_cast<unsigned>(at.stretch);
-    unsigned const group = stretch / G, block = group / G;
-    unsigned const in_group = stretch % G, in_block = group % G;
-    auto const stretches = fold_words(at, 0, group * G, in_group);
-    tile_map<number> own;
-    if (in_group == G - 1) {
-      own = fold_words(at, 0, stretch, 1);
-      if (stores) word(1, group, at.band, c).publish(compose(stretches, own));
-    }
-    auto const groups = fold_words(at, 1, block * G, in_block);
-    auto const before = block > 0 ? fold_words(at, 2, block - 1, 1) : tile_map<number>{};
-    auto const state = compose(compose(before, groups), stretches);
-    if (in_group == G - 1 && in_block == G - 1 && stores) {
-      word(2, block, at.band, c).publish(compose(state, own));
-    }
-    if (stores) entering.of_channel[c] = state.map.drive;
+    number const state = words().enter(at);
+    if (lane < at.channels) entering.of_channel[lane & (width() - 1)] = state;
   }
   /// What enters the thread's part, from what enters the tile.
-  __device__ number entering(int stage, state_memory const& of_tile) const {
-    return stages[stage].of_part[threadIdx.x](of_tile.of_channel[channel()]);
-  }
-  /// The same in a walk, and `carry`, of the thread's channel, goes on to the next tile.
-  __device__ number pass(columns_tile<T, Step> const& at, int stage, number& carry) const {
-    int const c = channel();
-    if (at.stretch == 0) carry = c < at.channels ? initial(at, c) : number(0);
-    number entering = carry;
-    for (int i = 0; i < worker_threads >> p.width_bits; ++i) {
-      if (i == part()) entering = carry;
-      carry = stages[stage].of_part[(i << p.width_bits) + c](carry);
-    }
-    return entering;
+  __device__ packet<number> entering(int stage, state_memory const& of_tile) const {
+    auto const map = *of_own_part(stage);
+    packet<number> state;
+#pragma unroll
+    for (int c = 0; c < P; ++c) state.of[c] = map.of[c](of_tile.of_channel[channel() + c]);
+    return state;
   }
 
-  /// From the state that enters the thread's part.
-  __device__ void run(columns_tile<T, Step> const& at, int stage, number carry, maps const&) const {
-    int const c = channel();
-    if (c >= at.channels) return;
-    T const* const from = staged(stage, 0, part() * S, c);
+  /// From the states that enter the thread's part.
+  __device__ void run(columns_tile<T, Step> const& at, int stage, packet<number> carry,
+                      maps const&) const {
+    if (channel() >= at.channels) return;
     T* to[Step::outputs];
 #pragma unroll
     for (int k = 0; k < Step::outputs; ++k) {
-      to[k] = at.out[k] + part() * S * p.out[k].time + c * p.out[k].channel;
+      to[k] = at.out[k] + part() * S * p.out[k].time + channel() * p.out[k].channel;
     }
+    packet<T> in[S][Step::inputs];
+    read(stage, in);  // all of it before the first store, which may be to anywhere
     for_each_step(at, [&](int i) {
-      number value[Step::inputs], result[Step::outputs];
+      packet<T> out[Step::outputs];
+      packet<number> numbers[Step::inputs];
 #pragma unroll
-      for (int k = 0; k < Step::inputs; ++k) {
-        value[k] = to_number(from[k * room + (i << p.width_bits)]);
+      for (int k = 0; k < Step::inputs; ++k) numbers[k] = to_numbers(in[i][k]);
+#pragma unroll
+      for (int c = 0; c < P; ++c) {
+        number value[Step::inputs], result[Step::outputs];
+#pragma unroll
+        for (int k = 0; k < Step::inputs; ++k) value[k] = numbers[k].of[c];
+        if (neighbor >= 0 && part() * S + i == at.last) {
+          value[Step::inputs - 1] = edge(at, channel() + c);
+        }
+        Step::run(value, carry.of[c], result);
+#pragma unroll
+        for (int k = 0; k < Step::outputs; ++k) out[k].of[c] = to_stored<T>(result[k]);
       }
-      if (neighbor >= 0 && part() * S + i == at.last) value[Step::inputs - 1] = edge(at, c);
-      Step::run(value, carry, result);
 #pragma unroll
       for (int k = 0; k < Step::outputs; ++k) {
-        *to[k] = to_stored<T>(result[k]);
+        store_packet(out[k], to[k]);
         to[k] += p.out[k].time;
       }
     });
     if (at.last < at.steps && at.last / S == part() && p.final.data != nullptr) {
-      *p.final.at(at.outer, 0, at.channel + c) = carry;
+      for (int c = 0; c < P; ++c) {
+        *p.final.at(at.outer, 0, at.channel + channel() + c) = carry.of[c];
+      }
     }
   }
 
  private:
-  template <class F>
-  __device__ void for_each_step(columns_tile<T, Step> const& at, F const& f) const {
-    if ((part() + 1) * S <= at.steps) {
+  __device__ columns_words<T, Step> words() const {
+    return {p, lane};
+  }
+
+  static constexpr __device__ int bits_of(int n) {
+    return n > 1 ? 1 + bits_of(n / 2) : 0;
+  }
+
+  /// The first `Inputs` of the thread's part.
+  template <int Inputs>
+  __device__ void read(int stage, packet<T> (&in)[S][Inputs]) const {
+    T const* from = staged(stage, 0, part(), 0, channel());
 #pragma unroll
-      for (int i = 0; i < S; ++i) f(i);
-    } else {
-      for (int i = 0; part() * S + i < at.steps; ++i) f(i);
+    for (int i = 0; i < S; ++i) {
+#pragma unroll
+      for (int k = 0; k < Inputs; ++k) {
+        in[i][k] = *reinterpret_cast<packet<T> const*>(from + k * room);
+      }
+      from += width();
     }
   }
 
-  __device__ number initial(columns_tile<T, Step> const& at, int c) const {
-    return p.initial.data == nullptr ? number(0) : *p.initial.at(at.outer, 0, at.channel + c);
+  __device__ packet<affine_map<number>>* of_own_part(int stage) const {
+    return reinterpret_cast<packet<affine_map<number>>*>(stages[stage].of_part) + threadIdx.x;
+  }
+
+  template <class F>
+  __device__ void for_each_step(columns_tile<T, Step> const& at, F const& f) const {
+    int const steps = at.steps - part() * S;
+    if (steps >= S) {
+#pragma unroll
+      for (int i = 0; i < S; ++i) f(i);
+    } else {
+#pragma unroll
+      for (int i = 0; i < S; ++i) {
+        if (i < steps) f(i);
+      }
+    }
   }
 
   __device__ number edge(columns_tile<T, Step> const& at, int c) const {
     return p.edge.data == nullptr ? number(0) : *p.edge.at(at.outer, 0, at.channel + c);
-  }
-
-  __device__ tile_slot<number>& word(int level, index_t i, index_t band, int c) const {
-    index_t const row = i + (level > 0 ? p.stretches : 0) + (level > 1 ? p.groups : 0);
-    return p.words[((row * p.walks + band) << p.width_bits) + c];
-  }
-
-  /// `count` maps from `first` on, as one. A channel's lanes each ask for some of them, all before
-  /// one is waited for; all lanes get the whole.
-  __device__ tile_map<number> fold_words(columns_tile<T, Step> const& at, int level, index_t first,
-                                         unsigned count) const {
-    int const c = lane & (width() - 1);
-    int const share = lane >> p.width_bits, shares = 32 >> p.width_bits;
-    auto const mine = [&](int j) { return static_cast<unsigned>(share * together + j); };
-    auto const read = [&](int j, tile_map<number>& map) {
-      return word(level, first + mine(j), at.band, c).read(map);
-    };
-    tile_map<number> map[together], whole;
-    bool has[together];
-#pragma unroll
-    for (int j = 0; j < together; ++j) {
-      has[j] = mine(j) >= count || c >= at.channels || read(j, map[j]);
-    }
-#pragma unroll
-    for (int j = 0; j < together; ++j) {
-      while (!has[j]) has[j] = read(j, map[j]);
-      whole = compose(whole, map[j]);
-    }
-    __syncwarp();
-    for (int d = 1; d < shares; d *= 2) {
-      auto const later = from_lane(whole, lane + (d << p.width_bits));
-      if (share % (2 * d) == 0) whole = compose(whole, later);
-    }
-    return from_lane(whole, c);
   }
 };
 

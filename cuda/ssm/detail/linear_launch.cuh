@@ -8,6 +8,7 @@
 #include <limits>
 
 #include "ssm/detail/linear_columns.cuh"
+#include "ssm/detail/linear_lanes.cuh"
 #include "ssm/detail/linear_rows.cuh"
 #include "ssm/execution.cuh"
 #include "ssm/execution.hpp"
@@ -90,7 +91,7 @@ std::size_t run_walks(on where, typename Tiles::problem const& p, bool launches)
   if (!launches) return 0;
   index_t const turns = divide_up(p.walks, blocks_of_device(Tiles::walk_blocks));
   index_t const blocks = divide_up(p.walks, turns);  // so that all have the same to do
-  launch_tiles<Tiles>(where, walk_kernel<Tiles>, p, blocks, walk_threads, Tiles::walk_stages,
+  launch_tiles<Tiles>(where, walk_kernel<Tiles>, p, blocks, walk_threads<Tiles>, Tiles::walk_stages,
                       false);
   return 0;
 }
@@ -114,6 +115,20 @@ std::size_t run_pipeline(on where, typename Tiles::problem p, index_t words, std
 /// Walks keep a device busy where there are many; few do where each has but a few tiles. Otherwise
 /// tiles are handed out singly, in a pipeline.
 inline constexpr index_t many_walks = 128, few_tiles = 4;
+/// So many bands of 32 channels, a warp each, do too: one or two warps of a multiprocessor.
+template <class T>
+inline constexpr index_t many_lanes = sizeof(T) > 2 ? 192 : 320;
+
+/// Launch one block of a warp for each band of 32 channels.
+template <class T, class Step>
+void run_lanes(on where, columns_problem<T, Step> const& p) {
+  auto const memory = static_cast<int>(sizeof(lanes_stage<T, Step>)) * lanes_stages<T, Step>;
+  auto* const kernel = lanes_kernel<T, Step>;
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, memory),
+        "cudaFuncSetAttribute");
+  kernel<<<static_cast<unsigned>(p.bands), 32, static_cast<std::size_t>(memory), where.stream>>>(p);
+  check(cudaGetLastError(), "linear_scan: lanes_kernel");
+}
 
 /// A call whose axes are what they will be in the kernels. `Vectors`: see columns_tiles.
 template <bool Vectors, class T, class Step>
@@ -133,31 +148,22 @@ std::size_t run_bands(on where, linear_call<T, Step> const& call, std::byte* wor
   give(p.final, call.final);
   give(p.edge, call.edge);
   p.outer = call.batch, p.length = call.length, p.channels = call.channels;
-  // Wide bands have longer runs of memory.
-  constexpr int most_width_bits = Vectors && sizeof(T) == 4 && Step::inputs == 2 ? 6 : 5;
-  auto const cut = [&](int most_bits) {
-    p.width_bits = 0;
-    while (p.width_bits < most_bits && index_t{1} << p.width_bits < p.channels) {
-      ++p.width_bits;
-    }
-    index_t const width = index_t{1} << p.width_bits;
-    p.stretches = divide_up(p.length, worker_threads / width * tiles::S);
-    p.across = divide_up(p.channels, width);
-    p.walks = p.outer * p.across;
-  };
+  while (p.width_bits < 5 && index_t{1} << p.width_bits < p.channels) ++p.width_bits;
+  int const width = 1 << p.width_bits;
+  p.across = divide_up(p.channels, width);
+  p.bands = p.outer * p.across;
   if constexpr (Vectors) {
-    for (int const bits : {most_width_bits, 5}) {
-      cut(bits);
-      if (p.walks >= many_walks || p.stretches <= few_tiles) {
-        return run_walks<tiles>(where, p, launches);
-      }
+    if (p.bands >= many_lanes<T> && width == 32) {
+      if (launches) run_lanes(where, p);
+      return 0;
     }
   }
-  cut(5);
-  index_t const width = index_t{1} << p.width_bits, G = tiles::group_size(static_cast<int>(width));
-  p.groups = divide_up(p.stretches, G);
-  p.tiles = p.stretches * p.walks;
-  index_t const words = (p.stretches + p.groups + divide_up(p.groups, G)) * p.walks * width;
+  p.stretches = divide_up(p.length, tiles::stretch_steps(width));
+  using of_words = columns_words<T, Step>;
+  p.groups = divide_up(p.stretches, of_words::group_size(width));
+  p.tiles = p.stretches * p.bands;
+  index_t const blocks = divide_up(p.groups, of_words::block_size(width));
+  index_t const words = (p.stretches + p.groups + blocks) * p.bands * width;
   return run_pipeline<tiles>(where, p, words, workspace, launches);
 }
 
@@ -181,14 +187,18 @@ std::size_t run_columns(on where, linear_call<T, Step> call, std::byte* workspac
     call.batch = 1;
   }
 
-  constexpr index_t V = 16 / sizeof(T);
-  bool const vectors =
-      call.channels % V == 0 && std::all_of(call.in.begin(), call.in.end(), [](auto const& array) {
-        return array.channel == 1 && array.time % V == 0 && array.batch % V == 0 &&
-               reinterpret_cast<std::uintptr_t>(array.data) % 16 == 0;
-      });
-  return vectors ? run_bands<true>(where, call, workspace, launches)
-                 : run_bands<false>(where, call, workspace, launches);
+  constexpr index_t V = 16 / sizeof(T), P = columns_tiles<T, Step, true>::P;
+  auto const in_packets = [&](auto const& array, index_t packet) {
+    return array.channel == 1 && array.time % packet == 0 && array.batch % packet == 0 &&
+           reinterpret_cast<std::uintptr_t>(array.data) % (packet * sizeof(T)) == 0;
+  };
+  bool const is_packed = call.channels % V == 0 &&
+                         std::all_of(call.in.begin(), call.in.end(),
+                                     [&](auto const& a) { return in_packets(a, V); }) &&
+                         std::all_of(call.out.begin(), call.out.end(),
+                                     [&](auto const& a) { return in_packets(a, P); });
+  return is_packed ? run_bands<true>(where, call, workspace, launches)
+                   : run_bands<false>(where, call, workspace, launches);
 }
 
 template <bool Reversed, class T, class Step>

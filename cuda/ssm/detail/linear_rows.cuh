@@ -9,11 +9,11 @@ namespace ssm::gpu::detail {
 
 /// Lane i gets all that is in the tile up to warp i and with it.
 template <class A>
-__device__ tile_map<A> scan_warps(tile_map<A> const (&maps)[worker_warps]) {
+__device__ tile_map<A> scan_warps(tile_map<A> const (&maps)[rows_warps]) {
   int const lane = static_cast<int>(threadIdx.x % 32);
-  tile_map<A> upto = lane < worker_warps ? maps[lane] : tile_map<A>{};
+  tile_map<A> upto = lane < rows_warps ? maps[lane] : tile_map<A>{};
 #pragma unroll
-  for (int d = 1; d < worker_warps; d *= 2) {
+  for (int d = 1; d < rows_warps; d *= 2) {
     auto const earlier = from_lane(upto, lane - d);
     if (lane >= d) upto = compose(earlier, upto);
   }
@@ -43,16 +43,21 @@ __device__ accumulator_t<T> enter_tile(rows_problem<T, Step> const& p, rows_tile
   bool const needs_group = lane < in_block && lane >= in_block - groups_before;
   bool const needs_state = block > 0 && groups_before > in_block;
 
-  // All are asked for before one is waited for: mostly they are there.
-  tile_map<number> of_tile, of_group, before;
-  bool has_tile = !needs_tile && !needs_own, has_group = !needs_group, has_state = !needs_state;
-  auto const read = [](bool& has, auto const& slot, tile_map<number>& map) {
-    if (!has) has = slot.read(map);
-    return has;
+  // All are asked for before one is waited for: mostly they are there. Lanes that need none look at
+  // one that exists.
+  auto& tile_of_lane = tiles[lane < in_group ? lane : in_group];
+  auto& group_of_lane = groups[lane < in_block ? lane : in_block];
+  auto& state_before = states[block > 0 ? block - 1 : 0];
+  auto of_tile = tile_of_lane.load();
+  auto of_group = group_of_lane.load();
+  auto before = state_before.load();
+  auto const wait_for = [](bool needs, auto& content, auto& slot) {
+    while (!__all_sync(0xffffffffu, !needs || !content.is_empty())) {
+      __nanosleep(64);
+      content = slot.load();
+    }
+    return needs ? content.map() : tile_map<number>{};
   };
-  read(has_tile, tiles[lane], of_tile);
-  read(has_group, groups[lane], of_group);
-  read(has_state, states[block - 1], before);
 
   // In the order of time; lane 0 has the whole.
   auto const fold = [&](tile_map<number> map) {
@@ -62,15 +67,14 @@ __device__ accumulator_t<T> enter_tile(rows_problem<T, Step> const& p, rows_tile
     }
     return from_lane(map, 0);
   };
-  while (!__all_sync(0xffffffffu, read(has_tile, tiles[lane], of_tile))) __nanosleep(64);
-  auto const own = from_lane(of_tile, G - 1);  // where the group ends here
-  auto const in_group_before = fold(lane == in_group ? tile_map<number>{} : of_tile);
+  auto const tile_map_of_lane = wait_for(needs_tile || needs_own, of_tile, tile_of_lane);
+  auto const own = from_lane(tile_map_of_lane, G - 1);  // where the group ends here
+  auto const in_group_before = fold(needs_tile ? tile_map_of_lane : tile_map<number>{});
   if (ends_group && lane == 0) p.words[p.tiles + group].publish(compose(in_group_before, own));
-  while (!__all_sync(0xffffffffu, read(has_group, groups[lane], of_group))) __nanosleep(64);
-  auto const in_block_before = fold(of_group);
-  while (!read(has_state, states[block - 1], before)) __nanosleep(64);
+  auto const in_block_before = fold(wait_for(needs_group, of_group, group_of_lane));
+  auto const state = wait_for(needs_state, before, state_before);
 
-  auto const entering = compose(compose(before, in_block_before), in_group_before);
+  auto const entering = compose(compose(state, in_block_before), in_group_before);
   if (ends_block && lane == 0) states[block].publish(compose(entering, own));
   return entering.map.drive;
 }
@@ -82,6 +86,7 @@ struct rows_tiles {
   using number = accumulator_t<T>;
   using problem = rows_problem<T, Step>;
   using tile_type = rows_tile;
+  static constexpr int workers = rows_workers;
   static constexpr int V = rows_packet<T>, J = Chunks, slots = rows_tile_slots<T, Chunks>;
   static constexpr int delay = 2, ahead = 2;
   static constexpr int pipeline_blocks = 2;  ///< on a multiprocessor
@@ -89,7 +94,7 @@ struct rows_tiles {
 
   struct alignas(tile_alignment) stage_memory {
     T in[Step::inputs][slots];
-    tile_map<number> of_warp[worker_warps];  ///< in a pipeline later: of all warps before it
+    tile_map<number> of_warp[rows_warps];  ///< in a pipeline later: of all warps before it
   };
   using state_memory = number;
   /// upto[j]: all that the warp has of chunk j up to this lane's packet and with it.
@@ -141,8 +146,8 @@ struct rows_tiles {
   __device__ void publish(rows_tile const& tile, int stage) const {
     auto& of_warp = stages[stage].of_warp;
     auto const upto = scan_warps(of_warp), before = from_lane(upto, lane - 1);
-    if (lane == worker_warps - 1) p.words[tile.tile].publish(upto);
-    if (lane < worker_warps) of_warp[lane] = lane == 0 ? tile_map<number>{} : before;
+    if (lane == rows_warps - 1) p.words[tile.tile].publish(upto);
+    if (lane < rows_warps) of_warp[lane] = lane == 0 ? tile_map<number>{} : before;
   }
 
   __device__ void enter(rows_tile const& tile, number& entering) const {
@@ -156,7 +161,7 @@ struct rows_tiles {
   /// The same in a walk, and `carry` goes on to the next tile.
   __device__ number pass(rows_tile const&, int stage, number& carry) const {
     auto const upto = scan_warps(stages[stage].of_warp);
-    auto const before = from_lane(upto, warp - 1), whole = from_lane(upto, worker_warps - 1);
+    auto const before = from_lane(upto, warp - 1), whole = from_lane(upto, rows_warps - 1);
     number const entering = warp == 0 ? carry : before(carry);
     carry = whole(carry);
     return entering;

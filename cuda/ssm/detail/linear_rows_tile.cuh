@@ -38,9 +38,12 @@ struct rows_problem {
 template <class T>
 inline constexpr int rows_packet = 16 / static_cast<int>(sizeof(T));
 
+/// Threads that fold and run tiles.
+inline constexpr int rows_workers = 256, rows_warps = rows_workers / 32;
+
 /// A thread has so many packets of each input.
 template <class T, int Chunks>
-inline constexpr int rows_tile_slots = worker_threads* rows_packet<T>* Chunks;
+inline constexpr int rows_tile_slots = rows_workers* rows_packet<T>* Chunks;
 
 /// Tiles that publish to each other directly, and groups of them: a warp reads either at once.
 inline constexpr int tiles_in_group = 32;

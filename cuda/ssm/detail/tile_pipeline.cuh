@@ -7,9 +7,6 @@
 
 namespace ssm::gpu::detail {
 
-/// Threads that fold and run tiles, the workers.
-inline constexpr int worker_threads = 256, worker_warps = worker_threads / 32;
-
 /// Of a tile in shared memory. Copies that arrive 16 bytes off took a tenth more time in all.
 inline constexpr int tile_alignment = 128;
 
@@ -24,7 +21,7 @@ __device__ void meet(int barrier) {
 template <class Tiles>
 inline constexpr int pipeline_stages = Tiles::delay + Tiles::ahead;
 template <class Tiles>
-inline constexpr int pipeline_threads = worker_threads + 32 * (2 + Tiles::delay);
+inline constexpr int pipeline_threads = Tiles::workers + 32 * (2 + Tiles::delay);
 
 /// The rounds of a block. In each the workers
 ///   fold the tile that has arrived to a map for each of its lanes,
@@ -33,8 +30,8 @@ inline constexpr int pipeline_threads = worker_threads + 32 * (2 + Tiles::delay)
 /// One warp publishes the maps of each folded tile and never waits for another block; one looks up
 /// the tiles to come; and as many as there are rounds of delay find out what enters. All blocks are
 /// there at once and take tiles in turn, so those before one are done or under way.
-/// `Tiles` has  problem: tiles;  stage_memory, state_memory;  tile_type: is_none;  maps;  delay,
-///              ahead, pipeline_blocks;
+/// `Tiles` has  problem: tiles;  stage_memory, state_memory;  tile_type: is_none;  maps;  workers
+///              (threads that fold and run), delay, ahead, pipeline_blocks;
 ///              find, request, fold, publish, enter, entering, run.
 template <class Tiles>
 __global__ void __launch_bounds__(pipeline_threads<Tiles>, Tiles::pipeline_blocks)
@@ -53,7 +50,7 @@ __global__ void __launch_bounds__(pipeline_threads<Tiles>, Tiles::pipeline_block
     if (threadIdx.x % 32 != 0) return;
     tile_of(round) = tiles.find(blockIdx.x + round * index_t{gridDim.x});
   };
-  int const role = static_cast<int>(threadIdx.x) / 32 - worker_warps;
+  int const role = static_cast<int>(threadIdx.x) / 32 - Tiles::workers / 32;
 
   for (int round = 0; round < look_ahead; ++round) {
     if (role == 1) find_next(round);
@@ -66,11 +63,11 @@ __global__ void __launch_bounds__(pipeline_threads<Tiles>, Tiles::pipeline_block
       tile_type const tile = tile_of(round);
       wait_for_requests_but<A - 1>();
       if (!tile.is_none()) tiles.fold(tile, round % stages, maps[0]);
-      meet<worker_threads + 64>(folded);
+      meet<Tiles::workers + 64>(folded);
       if (round >= D) {
         tile_type const ready = tile_of(round - D);
         if (ready.is_none()) return;
-        meet<worker_threads + 32>(entered + round % D);
+        meet<Tiles::workers + 32>(entered + round % D);
         int const stage = (round - D) % stages, place = (round - D) % places;
         tiles.run(ready, stage, tiles.entering(stage, entering[place]), maps[D]);
       }
@@ -81,7 +78,7 @@ __global__ void __launch_bounds__(pipeline_threads<Tiles>, Tiles::pipeline_block
   } else if (role < 2) {
     for (int round = 0;; ++round) {
       if (role == 1) find_next(round + look_ahead);
-      meet<worker_threads + 64>(folded);
+      meet<Tiles::workers + 64>(folded);
       if (round >= D && tile_of(round - D).is_none()) return;
       if (role == 0 && !tile_of(round).is_none()) {
         tiles.publish(tile_of(round), round % stages);
@@ -92,7 +89,7 @@ __global__ void __launch_bounds__(pipeline_threads<Tiles>, Tiles::pipeline_block
       tile_type const tile = tile_of(round);
       if (tile.is_none()) return;
       tiles.enter(tile, entering[round % places]);
-      meet<worker_threads + 32>(entered + role - 2);
+      meet<Tiles::workers + 32>(entered + role - 2);
     }
   }
 }

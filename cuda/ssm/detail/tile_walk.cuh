@@ -7,15 +7,16 @@
 namespace ssm::gpu::detail {
 
 /// The workers, and a warp that looks up the tiles to come.
-inline constexpr int walk_threads = worker_threads + 32;
+template <class Tiles>
+inline constexpr int walk_threads = Tiles::workers + 32;
 
 /// A walk is a part of a scan in which whole rows begin and end. A block takes one after the other,
 /// tile by tile, with the state in hand. It waits for no other block, and while it waits for memory
 /// or at its own barrier, those beside it on the multiprocessor work.
 /// `Tiles` has  problem: walks;  stage_memory;  tile_type: is_none, ends_walk;  maps;
-///              walk_stages, walk_blocks;  find_in_walk, request, fold, pass, run.
+///              workers, walk_stages, walk_blocks;  find_in_walk, request, fold, pass, run.
 template <class Tiles>
-__global__ void __launch_bounds__(walk_threads, Tiles::walk_blocks)
+__global__ void __launch_bounds__(walk_threads<Tiles>, Tiles::walk_blocks)
     walk_kernel(typename Tiles::problem const p) {
   using tile_type = typename Tiles::tile_type;
   constexpr int S = Tiles::walk_stages, known = 8;  // more than are under way
@@ -24,7 +25,7 @@ __global__ void __launch_bounds__(walk_threads, Tiles::walk_blocks)
   Tiles const tiles{p, reinterpret_cast<typename Tiles::stage_memory*>(memory)};
   auto const tile_of = [&](int round) -> tile_type& { return ring[round % known]; };
 
-  if (threadIdx.x >= worker_threads) {
+  if (threadIdx.x >= Tiles::workers) {
     index_t walk = blockIdx.x, step = 0;
     auto const find_next = [&](int round) {
       if (threadIdx.x % 32 != 0) return;
@@ -34,14 +35,14 @@ __global__ void __launch_bounds__(walk_threads, Tiles::walk_blocks)
       if (next.ends_walk) walk += gridDim.x, step = 0;
     };
     for (int round = 0; round < S; ++round) find_next(round);
-    meet<walk_threads>(1);
+    meet<walk_threads<Tiles>>(1);
     for (int round = 0; !tile_of(round).is_none(); ++round) {
       find_next(round + S);
-      meet<walk_threads>(1);
+      meet<walk_threads<Tiles>>(1);
     }
     return;
   }
-  meet<walk_threads>(1);
+  meet<walk_threads<Tiles>>(1);
   for (int round = 0; round < S - 1; ++round) tiles.request(tile_of(round), round);
   typename Tiles::number carry{};
   for (int round = 0;; ++round) {
@@ -51,7 +52,7 @@ __global__ void __launch_bounds__(walk_threads, Tiles::walk_blocks)
     tiles.request(tile_of(round + S - 1), (round + S - 1) % S);
     typename Tiles::maps maps;
     tiles.fold(tile, round % S, maps);
-    meet<walk_threads>(1);
+    meet<walk_threads<Tiles>>(1);
     auto const entering = tiles.pass(tile, round % S, carry);
     tiles.run(tile, round % S, entering, maps);
   }

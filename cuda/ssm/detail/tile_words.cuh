@@ -41,30 +41,45 @@ class tile_slot {
       asm volatile(
           "{ .reg .b128 w; mov.b128 w, {%1, %2}; st.relaxed.gpu.global.b128 [%0], w; }" ::"l"(
               __cvta_generic_to_global(&word_[i])),
-          "l"(part[i]), "l"(value.is_constant ? constant : map)
+          "l"(part[i]), "l"(static_cast<unsigned long long>(value.is_constant ? constant : plain))
           : "memory");
     }
   }
 
-  /// False: not yet published.
-  __device__ bool read(tile_map<A>& value) const {
-    unsigned long long part[words], flag = constant;
+  /// What was there when it was read.
+  class content {
+   public:
+    __device__ bool is_empty() const { return flag_ == empty; }  ///< not yet published
+    __device__ tile_map<A> map() const {
+      tile_map<A> value;
+      memcpy(&value.map, part_, sizeof(value.map));
+      value.is_constant = flag_ == constant;
+      return value;
+    }
+
+   private:
+    friend class tile_slot;
+    unsigned long long part_[words];
+    unsigned flag_;
+  };
+  __device__ content load() const {
+    content found;
+    found.flag_ = constant;
     for (int i = 0; i < words; ++i) {
       unsigned long long own;
       asm volatile("{ .reg .b128 w; ld.relaxed.gpu.global.b128 w, [%2]; mov.b128 {%0, %1}, w; }"
-                   : "=l"(part[i]), "=l"(own)
+                   : "=l"(found.part_[i]), "=l"(own)
                    : "l"(__cvta_generic_to_global(&word_[i]))
                    : "memory");
-      flag = own < flag ? own : flag;  // all words have the same one, once they are there
+      auto const flag = static_cast<unsigned>(own);
+      found.flag_ =
+          flag < found.flag_ ? flag : found.flag_;  // the same in all, once they are there
     }
-    if (flag == empty) return false;
-    memcpy(&value.map, part, sizeof(value.map));
-    value.is_constant = flag == constant;
-    return true;
+    return found;
   }
 
  private:
-  static constexpr unsigned long long empty = 0, map = 1, constant = 2;
+  static constexpr unsigned empty = 0, plain = 1, constant = 2;
   ulonglong2 word_[words];
 };
 
