@@ -7,75 +7,12 @@
 #include <cmath>
 #include <functional>
 #include <memory>
-#include <utility>
 #include <vector>
 
 #include "ssm/execution.cuh"
+#include "ssm/graph.cuh"
 
 namespace ssm::bench {
-
-/// A point on a stream whose time is taken.
-class event {
- public:
-  event() { gpu::check(cudaEventCreate(&handle_), "cudaEventCreate"); }
-  ~event() {
-    if (handle_ != nullptr) (void)cudaEventDestroy(handle_);
-  }
-  event(event&& other) noexcept : handle_{std::exchange(other.handle_, nullptr)} {}
-  event& operator=(event&& other) noexcept {
-    std::swap(handle_, other.handle_);
-    return *this;
-  }
-
-  void record(gpu::on where) {
-    gpu::check(cudaEventRecord(handle_, where.stream), "cudaEventRecord");
-  }
-  friend double seconds_between(event const& first, event const& last) {
-    float milliseconds = 0;
-    gpu::check(cudaEventElapsedTime(&milliseconds, first.handle_, last.handle_),
-               "cudaEventElapsedTime");
-    return 1e-3 * static_cast<double>(milliseconds);
-  }
-
- private:
-  cudaEvent_t handle_ = nullptr;
-};
-
-/// Work on a stream that was recorded once and is launched as a whole.
-class graph {
- public:
-  graph(gpu::on where, std::function<void()> const& enqueue) {
-    cudaGraph_t recorded = nullptr;
-    gpu::check(cudaStreamBeginCapture(where.stream, cudaStreamCaptureModeThreadLocal),
-               "cudaStreamBeginCapture");
-    try {
-      enqueue();
-    } catch (...) {  // or the stream would go on recording
-      if (cudaStreamEndCapture(where.stream, &recorded) == cudaSuccess)
-        (void)cudaGraphDestroy(recorded);
-      throw;
-    }
-    gpu::check(cudaStreamEndCapture(where.stream, &recorded), "cudaStreamEndCapture");
-    cudaError_t const status = cudaGraphInstantiate(&handle_, recorded, 0);
-    (void)cudaGraphDestroy(recorded);
-    gpu::check(status, "cudaGraphInstantiate");
-  }
-  ~graph() {
-    if (handle_ != nullptr) (void)cudaGraphExecDestroy(handle_);
-  }
-  graph(graph&& other) noexcept : handle_{std::exchange(other.handle_, nullptr)} {}
-  graph& operator=(graph&& other) noexcept {
-    std::swap(handle_, other.handle_);
-    return *this;
-  }
-
-  void launch(gpu::on where) const {
-    gpu::check(cudaGraphLaunch(handle_, where.stream), "cudaGraphLaunch");
-  }
-
- private:
-  cudaGraphExec_t handle_ = nullptr;
-};
 
 /// A call that is timed, and how long it took, the quickest first.
 struct timed_call {
@@ -109,7 +46,7 @@ inline void measure(gpu::stream const& stream, std::vector<timed_call*> const& a
     timed_call* call;
     std::function<void()> sample = {};
     int calls = 1, rounds = 0;
-    event first{}, last{};
+    gpu::event first{}, last{};
     bool is_recorded = false;
   };
   std::vector<sampler> samplers;
@@ -128,7 +65,7 @@ inline void measure(gpu::stream const& stream, std::vector<timed_call*> const& a
     };
     s.sample = enqueue;
     if (call->is_graph) {
-      auto const recorded = std::make_shared<graph>(stream, enqueue);
+      auto const recorded = std::make_shared<gpu::graph>(stream, enqueue);
       s.sample = [&stream, recorded] { recorded->launch(stream); };
     }
   }

@@ -60,4 +60,35 @@ class stream {
   cudaStream_t handle_ = nullptr;
 };
 
+/// A point in the work of a stream, for the host or another stream to wait for, with its time.
+/// Destroyed with its owner.
+class event {
+ public:
+  event() { check(cudaEventCreate(&handle_), "cudaEventCreate"); }
+  ~event() {
+    if (handle_ != nullptr) (void)cudaEventDestroy(handle_);
+  }
+  event(event&& other) noexcept : handle_{std::exchange(other.handle_, nullptr)} {}
+  event& operator=(event&& other) noexcept {
+    std::swap(handle_, other.handle_);
+    return *this;
+  }
+
+  /// Behind all that the stream has been given so far.
+  void record(on where) { check(cudaEventRecord(handle_, where.stream), "cudaEventRecord"); }
+  void wait() const { check(cudaEventSynchronize(handle_), "cudaEventSynchronize"); }
+  /// What the stream is given from now on waits for the event.
+  void hold(on where) const {
+    check(cudaStreamWaitEvent(where.stream, handle_, 0), "cudaStreamWaitEvent");
+  }
+  friend double seconds_between(event const& first, event const& last) {
+    float milliseconds = 0;
+    check(cudaEventElapsedTime(&milliseconds, first.handle_, last.handle_), "cudaEventElapsedTime");
+    return 1e-3 * static_cast<double>(milliseconds);
+  }
+
+ private:
+  cudaEvent_t handle_ = nullptr;
+};
+
 }  // namespace ssm::gpu
