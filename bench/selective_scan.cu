@@ -42,6 +42,14 @@ constexpr shape_rows shapes[] = {
 template <class T>
 constexpr char const* scalar_name = std::is_same_v<T, float> ? "f32" : "bf16";
 
+work_kind const exponentials{.name = "exponentials",
+                             .rate = "Texp/s",
+                             .share = "% of exp",
+                             .means =
+                                 "of the rate at which a kernel that does nothing else "
+                                 "computes exponentials, if none were computed that are not "
+                                 "needed"};
+
 /// Of single steps with a state that is kept.
 constexpr selective_shape steps[] = {{1, 5120, 1}, {16, 5120, 1}, {128, 5120, 1}};
 
@@ -161,7 +169,7 @@ class rows_of_selective_scan {
             .rows = s.batch * s.channels,
             .length = s.length,
             .bytes = accesses * sizeof(T),
-            .exponentials = functions,
+            .work = functions,
             .rows_are = std::string(kind.name) + "/" + std::to_string(s.batch) + "x" +
                         std::to_string(s.channels)};
   }
@@ -175,7 +183,7 @@ class rows_of_selective_scan {
     };
     program_.run_group(
         stream_, {copy, 2. * copy_bytes},
-        {[this](gpu::on where) { exponentials_.run(where); }, exponentials_.count()});
+        {[this](gpu::on where) { exponentials_.run(where); }, exponentials_.count(), exponentials});
   }
 
   /// A quarter of the device: beside it are the inputs and what other rows of the group keep.
@@ -211,7 +219,7 @@ int main(int count, char** arguments) {
     rows_of_selective_scan rows(program, stream);
     rows.run<bfloat16>();
     rows.run<float>();
-    auto const share = [](device_result const& r) { return r.share_of_exponentials(); };
+    auto const share = [](device_result const& r) { return r.share_of_work(); };
     return program.finish(share_picture(program.all(), "Mamba's operator, 1536 channels, bf16",
                                         "exponentials", curve_of, share));
   } catch (std::exception const& error) {

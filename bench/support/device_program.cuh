@@ -25,15 +25,17 @@ namespace ssm::bench {
 struct prepared_call {
   std::function<void(gpu::on)> run;
   double relative_l2 = 0;
-  double of_allowed = 0;  ///< above 1 or NaN: wrong, not timed
+  double of_allowed = 0;  ///< above `most` or NaN: wrong, not timed
   bool is_graph = true;
   std::string note = "";
+  double most = 1;
 };
 
 /// A call that takes turns with the rows of a group and has the rate of a limit of theirs.
 struct yardstick {
   std::function<void(gpu::on)> run;
-  double amount = 0;  ///< bytes read and written, or exponentials
+  double amount = 0;  ///< bytes read and written, or work
+  work_kind kind = {};
 };
 
 class device_program {
@@ -74,13 +76,12 @@ class device_program {
   }
 
   /// Check the rows of the group, time those that are right, in turns with the yardsticks, print
-  /// them. All groups have exponentials or none has.
-  void run_group(gpu::stream const& stream, yardstick const& copy,
-                 yardstick const& exponentials = {}) {
+  /// them. All groups have the same kind of work.
+  void run_group(gpu::stream const& stream, yardstick const& copy, yardstick const& work = {}) {
     if (group_.empty()) return;
-    all_.has_exponentials = exponentials.run != nullptr;
+    all_.work = work.kind;
     if (all_.results.empty()) {
-      std::cout << device_console_line(device_table_head(all_.has_exponentials));
+      std::cout << device_console_line(device_table_head(all_.work));
     }
     std::vector<device_result> found;
     for (auto& [what, make] : std::exchange(group_, {})) {
@@ -91,7 +92,7 @@ class device_program {
         r.relative_l2 = ready.relative_l2;
         r.of_allowed = ready.of_allowed;
         r.note = ready.note;
-        if (!(r.of_allowed <= 1)) {
+        if (!(r.of_allowed <= ready.most)) {
           r.failure = "wrong by " + text::significant(r.of_allowed, 3) +
                       " times what is allowed, relative L2 " + text::significant(r.relative_l2, 2);
         }
@@ -99,9 +100,9 @@ class device_program {
         r.failure = error.what();
       }
     }
-    timed_call copies{copy.run, false}, computations{exponentials.run, false};
+    timed_call copies{copy.run, false}, computations{work.run, false};
     std::vector<timed_call*> turns = {&copies};
-    if (all_.has_exponentials) turns.push_back(&computations);
+    if (all_.has_work()) turns.push_back(&computations);
     std::size_t const yardsticks = turns.size();
     for (device_result& r : found) {
       if (r.failure.empty()) turns.push_back(&r.call);
@@ -116,9 +117,9 @@ class device_program {
     for (device_result& r : found) {
       r.call.run = {};  // and what it holds
       r.copied = copy.amount / copies.median();
-      r.computed = exponentials.amount / computations.median();
+      r.computed = work.amount / computations.median();
       is_right_ = is_right_ && r.failure.empty();
-      std::cout << device_console_line(device_table_line(r, all_.has_exponentials)) << std::flush;
+      std::cout << device_console_line(device_table_line(r, all_.has_work())) << std::flush;
       all_.results.push_back(std::move(r));
     }
   }

@@ -27,7 +27,7 @@ struct device_row {
   index_t rows = 1;
   index_t length = 1;
   double bytes = 0;           ///< that an element needs at least, read and written
-  double exponentials = 0;    ///< that an element needs at least
+  double work = 0;            ///< that an element needs at least, of the kind of the report
   std::string rows_are = "";  ///< where there is more to say than how many: "init/8x2048"
 
   std::string name() const {
@@ -42,7 +42,7 @@ struct device_result {
   device_row what;
   timed_call call = {};
   double copied = 0;       ///< bytes per second of copies that took turns with it
-  double computed = 0;     ///< exponentials per second of a kernel that does nothing else, likewise
+  double computed = 0;     ///< work per second of a kernel that does nothing else, likewise
   double relative_l2 = 0;  ///< error of all outputs
   double of_allowed = 0;   ///< largest error of an output, as a multiple of what is allowed
   std::string note = "";   ///< how it was run
@@ -50,9 +50,7 @@ struct device_result {
 
   double bytes_per_second() const { return what.bytes * what.elements() / call.median(); }
   double share() const { return bytes_per_second() / copied; }
-  double share_of_exponentials() const {
-    return what.exponentials * what.elements() / call.median() / computed;
-  }
+  double share_of_work() const { return what.work * what.elements() / call.median() / computed; }
 };
 
 struct device_provenance {
@@ -63,10 +61,20 @@ struct device_provenance {
   std::string commit;
 };
 
+/// What else limits the rows of a report beside memory; no name: nothing.
+struct work_kind {
+  std::string name = "";   ///< "exponentials"
+  std::string rate = "";   ///< a column: "Texp/s"
+  std::string share = "";  ///< "% of exp"
+  std::string means = "";  ///< what that is a share of
+};
+
 struct device_measurements {
   device_provenance from;
   std::vector<device_result> results = {};
-  bool has_exponentials = false;
+  work_kind work = {};
+
+  bool has_work() const { return !work.name.empty(); }
 };
 
 inline device_provenance this_device(std::string const& program, std::string const& flags,
@@ -92,15 +100,15 @@ inline device_provenance this_device(std::string const& program, std::string con
 // Tables
 // -------------------------------------------------------------------------------------------------
 
-inline std::vector<std::string> device_table_head(bool has_exponentials) {
+inline std::vector<std::string> device_table_head(work_kind const& work) {
   std::vector<std::string> head = {"row", "µs", "p10", "p90", "TB/s", "copy TB/s", "% of copy"};
-  if (has_exponentials) head.insert(head.end(), {"Texp/s", "% of exp"});
+  if (!work.name.empty()) head.insert(head.end(), {work.rate, work.share});
   head.insert(head.end(), {"rel. L2", "of allowed"});
-  if (has_exponentials) head.push_back("note");
+  if (!work.name.empty()) head.push_back("note");
   return head;
 }
 
-inline std::vector<std::string> device_table_line(device_result const& r, bool has_exponentials) {
+inline std::vector<std::string> device_table_line(device_result const& r, bool has_work) {
   if (!r.failure.empty()) return {r.what.name(), r.failure};
   auto const shown = [](double x, int digits) { return text::significant(x, digits); };
   std::vector<std::string> line = {r.what.name(),
@@ -110,12 +118,12 @@ inline std::vector<std::string> device_table_line(device_result const& r, bool h
                                    text::formatted("%.*f", 3, 1e-12 * r.bytes_per_second()),
                                    text::formatted("%.*f", 3, 1e-12 * r.copied),
                                    text::formatted("%.*f", 1, 100 * r.share())};
-  if (has_exponentials) {
+  if (has_work) {
     line.push_back(text::formatted("%.*f", 3, 1e-12 * r.computed));
-    line.push_back(text::formatted("%.*f", 1, 100 * r.share_of_exponentials()));
+    line.push_back(text::formatted("%.*f", 1, 100 * r.share_of_work()));
   }
   line.insert(line.end(), {shown(r.relative_l2, 2), shown(r.of_allowed, 2)});
-  if (has_exponentials) line.push_back(r.note);
+  if (has_work) line.push_back(r.note);
   return line;
 }
 
@@ -141,21 +149,17 @@ inline std::string device_markdown(device_measurements const& all) {
       "needs at least; copy: read and written by cudaMemcpyAsync on the device. Errors are of all "
       "outputs against double precision: relative L2, and the largest as a multiple of its bound. "
       "What fits in the cache of the device stays there between calls.";
-  if (all.has_exponentials) {
-    page +=
-        " % of exp: of the rate at which a kernel that does nothing else computes exponentials, if "
-        "none were computed that are not needed.";
-  }
+  if (all.has_work()) page += " " + all.work.share + ": " + all.work.means + ".";
   page += "\n\n";
   auto const line = [&](std::vector<std::string> const& cells) {
     page += "|";
     for (auto const& cell : cells) page += " " + cell + " |";
     page += "\n";
   };
-  auto const head = device_table_head(all.has_exponentials);
+  auto const head = device_table_head(all.work);
   line(head);
   page += "|---|" + text::repeated("---:|", static_cast<int>(head.size()) - 1) + "\n";
-  for (device_result const& r : all.results) line(device_table_line(r, all.has_exponentials));
+  for (device_result const& r : all.results) line(device_table_line(r, all.has_work()));
   return page;
 }
 
@@ -187,10 +191,10 @@ inline nlohmann::json json_of(device_measurements const& all) {
       row["bytes_per_second"] = r.bytes_per_second();
       row["copied_bytes_per_second"] = r.copied;
       row["share_of_copy"] = r.share();
-      if (all.has_exponentials) {
-        row["exponentials_per_element"] = w.exponentials;
-        row["computed_exponentials_per_second"] = r.computed;
-        row["share_of_exponentials"] = r.share_of_exponentials();
+      if (all.has_work()) {
+        row[all.work.name + "_per_element"] = w.work;
+        row["computed_" + all.work.name + "_per_second"] = r.computed;
+        row["share_of_" + all.work.name] = r.share_of_work();
       }
     }
     document["rows"].push_back(row);
