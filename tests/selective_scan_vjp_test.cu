@@ -5,6 +5,7 @@
 
 #include "support/device.cuh"
 #include "support/selective_gradient_formula.hpp"
+#include "support/selective_scan_vectors.hpp"
 #include "support/selective_vjp_device.cuh"
 
 namespace {
@@ -116,6 +117,19 @@ TEST(SelectiveScanVjp, AddsTheSameBitsAgain) {
   expect_same_bits(twice, once);
 }
 
+TEST(SelectiveScanVjp, StoresOverWhatIsThere) {
+  SSM_SKIP_WITHOUT_DEVICE();
+  auto const options = selective_options::all();
+  for (auto const& layout : layouts) {
+    auto const p = random_selective<float16>({2, 77, 40, 33}, 2, options, 4500);
+    device_gradients<float16> device(p, layout);
+    device.add<false>({.segments = 2});
+    auto const once = device.download();
+    device.run<false>({.segments = 2}, gpu::accumulate::no);
+    expect_same_bits(device.download(), once);
+  }
+}
+
 /// One number for a layer, a channel or a state: the sum of what its elements would have got.
 TEST(SelectiveScanVjp, SumsWhereStridesAreZero) {
   SSM_SKIP_WITHOUT_DEVICE();
@@ -162,6 +176,34 @@ TEST(SelectiveScanVjp, SumsWhereStridesAreZero) {
     expect(2, truth.expected.power, truth.bounds.terms.power, "power");
     expect(3, truth.expected.D, truth.bounds.terms.D, "D");
     expect(4, truth.expected.step, truth.bounds.terms.step, "step");
+  }
+}
+
+// Results that were computed elsewhere, in float64.
+TEST(SelectiveScanVjp, AndItsForwardAgreeWithTheVectors) {
+  SSM_SKIP_WITHOUT_DEVICE();
+  auto const file = operator_vectors();
+  auto const cases = operator_cases(file, "selective_scan");
+  ASSERT_EQ(cases.size(), 5u);
+  for (operator_case const& each : cases) {
+    SCOPED_TRACE(each.name());
+    auto const exact = problem_of<double>(each);
+    auto const p = problem_of<float>(each);
+    device_gradients<float> device(p, {});
+    auto const result = device.problem.run();
+    selective_truth const truth(exact);
+    EXPECT_LE(worst_ratio(result.y, each.read<double, 3>("out.y"), truth.y_bound),
+              device_functions);
+    EXPECT_LE(worst_ratio(result.carry, each.read<double, 3>("out.final_state"), truth.carry_bound),
+              device_functions);
+
+    device.add<false>();
+    auto found = device.download();
+    auto expected = gradients_of(each, exact);
+    if (!each.contains("grad.h0")) expected.initial = gradient_by_formula(exact).initial;
+    selective_gradient_bounds<double> bounds(exact);
+    auto const worst = worst_of(exact.options, found, expected, bounds);
+    EXPECT_LE(worst.ratio, device_functions) << worst.name;
   }
 }
 
