@@ -15,48 +15,130 @@ namespace ssm::gpu::detail {
 /// Calls of at most this many steps are the step kernel's, where nothing is saved.
 inline constexpr index_t few_dual_steps = 8;
 
+/// What the kernel knows of a call. Less than dual_problem says, in less space: a kernel that takes
+/// two microseconds waits for every line of its parameters. Offsets are int where elements of a row
+/// of the batch are near each other.
+template <class T, class Offset>
+struct dual_step_call {
+  template <class U>
+  struct array {
+    U* data;
+    index_t batch;
+    Offset second, third, fourth;
+
+    template <int Rank>
+    explicit array(tensor_view<U, Rank, memory::device> const& view)
+        : data{view.data_handle()},
+          batch{view.stride(0)},
+          second{static_cast<Offset>(view.stride(1))},
+          third{Rank > 2 ? static_cast<Offset>(view.stride(Rank > 2 ? 2 : 0)) : 0},
+          fourth{Rank > 3 ? static_cast<Offset>(view.stride(Rank > 3 ? 3 : 0)) : 0} {}
+    __device__ U* at(index_t b, Offset i, Offset j = 0, Offset k = 0) const {
+      return data + b * batch + (i * second + j * third + k * fourth);
+    }
+  };
+  struct numbers {
+    float const* data;
+    Offset stride, second;
+
+    explicit numbers(tensor_view<float const, 1, memory::device> const& view)
+        : data{view.data_handle()}, stride{static_cast<Offset>(view.stride(0))}, second{0} {}
+    explicit numbers(tensor_view<float const, 2, memory::device> const& view)
+        : data{view.data_handle()},
+          stride{static_cast<Offset>(view.stride(0))},
+          second{static_cast<Offset>(view.stride(1))} {}
+    __device__ float at(Offset i, Offset j = 0) const {
+      return data == nullptr ? 0.0f : data[i * stride + j * second];
+    }
+  };
+
+  array<float> carry;
+  array<T const> B, C, x, step_size, gate;
+  numbers bias, eigenvalue, D;
+  array<T> y;
+  int batch, length, head_dim, states, groups, group_heads;
+  bool softplus, limited, is_scaled;
+  float smallest_step, largest_step;
+  array<std::int32_t const> sequence;
+  spectrum_scaling<float, memory::device> scaling;
+
+  explicit dual_step_call(dual_problem<T> const& p)
+      : carry{p.carry},
+        B{p.B},
+        C{p.C},
+        x{p.x},
+        step_size{p.step_size},
+        gate{p.gate},
+        bias{p.step_bias},
+        eigenvalue{p.eigenvalue},
+        D{p.D},
+        y{p.y},
+        batch{static_cast<int>(p.batch)},
+        length{static_cast<int>(p.length)},
+        head_dim{static_cast<int>(p.head_dim)},
+        states{static_cast<int>(p.states)},
+        groups{static_cast<int>(p.groups)},
+        group_heads{static_cast<int>(p.group_heads)},
+        softplus{p.softplus},
+        limited{p.limited},
+        is_scaled{p.scaling.scales_eigenvalues() || p.scaling.step.data_handle() != nullptr},
+        smallest_step{p.smallest_step},
+        largest_step{p.largest_step},
+        sequence{p.sequence},
+        scaling{p.scaling} {}
+
+  /// The eigenvalue of a head and what its steps are multiplied by. Not inlined: few models have
+  /// factors.
+  __device__ __noinline__ float2 scaled(int head, float given) const {
+    return {scaling.eigenvalue(head, 0, given), scaling.step_factor(head)};
+  }
+  __device__ bool starts_sequence(index_t b, int t) const {
+    return sequence.data != nullptr && t > 0 && *sequence.at(b, t) != *sequence.at(b, t - 1);
+  }
+};
+
 /// A warp has some channels of a head: `passes` times Rows · 32 / lanes of them. `lanes` threads
 /// have all states of a channel, each thread `Quads` times four states of `Rows` channels. Dense:
 /// fours of the carry, of B and of C are whole and begin at multiples of what they take, and a row
 /// of the batch has its elements near each other. Blocks have channels, heads, rows of the batch.
 /// All that a step needs is asked for before anything waits, the next states before these are
 /// computed.
-template <class T, int Rows, int Quads, bool Dense>
+template <class T, int Rows, int Quads, bool Dense,
+          class Offset = std::conditional_t<Dense, int, index_t>>
 __global__ void __launch_bounds__(step_threads)
-    dual_step_kernel(__grid_constant__ dual_problem<T> const p, int lane_bits, int passes) {
-  using offset = std::conditional_t<Dense, int, index_t>;
+    dual_step_kernel(__grid_constant__ dual_step_call<T, Offset> const p, int lane_bits,
+                     int passes) {
   int const lane = static_cast<int>(threadIdx.x % 32);
   int const lanes = 1 << lane_bits, apart = 32 >> lane_bits;  // of a channel; and to the next one
-  int const at_once = Rows * apart, head_dim = static_cast<int>(p.head_dim);
+  int const at_once = Rows * apart, head = static_cast<int>(blockIdx.y);
   int const warp = static_cast<int>((blockIdx.x * blockDim.x + threadIdx.x) / 32);
-  index_t const head = blockIdx.y;
-  index_t const g = p.groups == 1 ? 0 : head / static_cast<unsigned>(p.group_heads);
-  int const n0 = (lane & (lanes - 1)) * 4, states = static_cast<int>(p.states);
+  int const n0 = (lane & (lanes - 1)) * 4;
   int const first = warp * passes * at_once + (lane >> lane_bits),
             own = row_of_lane<Rows>(lane) * apart;
-  int const lane_step = lane < p.length ? lane : 0;
   auto const count = [&](int c0, int r, int q) {
-    return c0 + r * apart < head_dim ? states - n0 - 4 * lanes * q : 0;
+    return c0 + r * apart < p.head_dim ? p.states - n0 - 4 * lanes * q : 0;
   };
 
-  for (index_t b = blockIdx.z; b < p.batch; b += gridDim.z) {
+  for (int b = static_cast<int>(blockIdx.z); b < p.batch; b += static_cast<int>(gridDim.z)) {
     float step_of_lane = 0, exponent_of_lane = 0;
-
+    Offset const row = apart * p.carry.third, quad = 4 * lanes * p.carry.fourth;
     auto const load = [&](int c0, float4(&h)[Rows][Quads]) {
-      float const* const from = element_at<Dense>(p.initial, b, head, c0, n0);
-      offset const row = apart * static_cast<offset>(p.initial.stride(2));
-      offset const quad = 4 * lanes * static_cast<offset>(p.initial.stride(3));
+      float const* const from = p.carry.at(b, head, c0, n0);
 #pragma unroll
       for (int r = 0; r < Rows; ++r) {
 #pragma unroll
         for (int q = 0; q < Quads; ++q) {
           h[r][q] =
-              load_states<Dense>(from + (r * row + q * quad), p.initial.stride(3), count(c0, r, q));
+              load_states<Dense>(from + (r * row + q * quad), p.carry.fourth, count(c0, r, q));
         }
       }
     };
     float4 ahead[Rows][Quads];
     load(first, ahead);
+    int const g =
+        p.groups == 1
+            ? 0
+            : static_cast<int>(static_cast<unsigned>(head) / static_cast<unsigned>(p.group_heads));
     for (int pass = 0, c0 = first; pass < passes; ++pass, c0 += at_once) {
       float4 h[Rows][Quads];
 #pragma unroll
@@ -65,28 +147,32 @@ __global__ void __launch_bounds__(step_threads)
         for (int q = 0; q < Quads; ++q) h[r][q] = ahead[r][q];
       }
       if (pass + 1 < passes) load(c0 + at_once, ahead);
-      bool const has_own = c0 + own < head_dim;
+      bool const has_own = c0 + own < p.head_dim;
       int const c = has_own ? c0 + own : 0;  // the channel whose y this thread writes
-      float const skip = p.skip(head, c);
+      float const skip = p.D.at(head, c);
 
       for (int t = 0; t < p.length; ++t) {
         stored_quad<T> B[Quads], C[Quads];
 #pragma unroll
         for (int q = 0; q < Quads; ++q) {
           int const n = n0 + 4 * lanes * q;
-          B[q] = load_quad_of<Dense>(element_at<Dense>(p.B, b, t, g, n), p.B.stride(3), states - n);
-          C[q] = load_quad_of<Dense>(element_at<Dense>(p.C, b, t, g, n), p.C.stride(3), states - n);
+          B[q] = load_quad_of<Dense>(p.B.at(b, t, g, n), p.B.fourth, p.states - n);
+          C[q] = load_quad_of<Dense>(p.C.at(b, t, g, n), p.C.fourth, p.states - n);
         }
-        float const x = to_number(*element_at<Dense>(p.x, b, t, head, c));
-        bool const has_gate = p.gate.data_handle() != nullptr;
-        float const z = has_gate ? to_number(*element_at<Dense>(p.gate, b, t, head, c)) : 0.0f;
+        bool const has_gate = p.gate.data != nullptr;
+        T const stored_x = *p.x.at(b, t, head, c);  // a number only when all is asked for
+        T const stored_z = has_gate ? *p.gate.at(b, t, head, c) : T{};
         if (pass == 0 && t == 0) {  // of all steps, a lane for each
-          T const projected = *element_at<Dense>(p.step_size, b, lane_step, head);
-          float const bias = p.bias(head), factor = p.scaling.step_factor(head);
-          float const rate = p.rate(head);
-          step_of_lane = p.step(to_number(projected), bias, factor);
-          exponent_of_lane = p.log2_decay(rate, step_of_lane);
+          T const projected = *p.step_size.at(b, lane < p.length ? lane : 0, head);
+          float const bias = p.bias.at(head), eigenvalue = p.eigenvalue.at(head);
+          float2 const scaled = p.is_scaled ? p.scaled(head, eigenvalue) : float2{eigenvalue, 1.0f};
+          float step = to_number(projected) + bias;
+          if (p.softplus) step = ssm::softplus(step);
+          if (p.limited) step = clamp(step, p.smallest_step, p.largest_step);
+          step_of_lane = step * scaled.y;
+          exponent_of_lane = dual_problem<T>::log2_decay(scaled.x * log2_of_e, step_of_lane);
         }
+        float const x = to_number(stored_x), z = to_number(stored_z);
         float const step = __shfl_sync(~0u, step_of_lane, t);
         float const exponent = __shfl_sync(~0u, exponent_of_lane, t);
         if (p.starts_sequence(b, t)) {
@@ -125,20 +211,16 @@ __global__ void __launch_bounds__(step_threads)
         }
         float const ungated = fmaf(skip, x, sum_of_row(y, lane, lanes));
         if (has_own && n0 < 4 * Rows) {
-          *element_at<Dense>(p.y, b, t, head, c) =
-              to_stored<T>(has_gate ? ungated * (z * sigmoid(z)) : ungated);
+          *p.y.at(b, t, head, c) = to_stored<T>(has_gate ? ungated * (z * sigmoid(z)) : ungated);
         }
       }
 
-      float* const to = element_at<Dense>(p.carry, b, head, c0, n0);
-      offset const row = apart * static_cast<offset>(p.carry.stride(2));
-      offset const quad = 4 * lanes * static_cast<offset>(p.carry.stride(3));
+      float* const to = p.carry.at(b, head, c0, n0);
 #pragma unroll
       for (int r = 0; r < Rows; ++r) {
 #pragma unroll
         for (int q = 0; q < Quads; ++q) {
-          store_states<Dense>(to + (r * row + q * quad), p.carry.stride(3), count(c0, r, q),
-                              h[r][q]);
+          store_states<Dense>(to + (r * row + q * quad), p.carry.fourth, count(c0, r, q), h[r][q]);
         }
       }
     }
@@ -152,12 +234,15 @@ bool is_few_steps(dual_problem<T> const& p) {
          p.saved_ungated.data_handle() == nullptr;
 }
 
-/// Run the steps of a problem with at most 256 states; what is said of segments is not read.
+/// Run the steps of a problem with at most 256 states, from its carry; what is said of segments is
+/// not read.
 template <class T>
 void run_dual_steps(on where, dual_problem<T> const& p) {
   constexpr index_t most = 65535;
   require<shape_error>(p.heads <= most && p.head_dim <= most, "state_space_dual: x has ", p.heads,
                        " heads of ", p.head_dim, " channels, expected at most 65535 of each");
+  require<shape_error>(p.batch < std::numeric_limits<std::int32_t>::max(),
+                       "state_space_dual: x has ", p.batch, " rows, expected less than 2^31");
   int const lane_bits = step_lane_bits(p.states);
   auto const are_near = [](auto const&... views) { return (has_near_elements(views) && ...); };
   bool const dense = has_dense_states(p.carry) && has_dense_states(p.B) && has_dense_states(p.C) &&
@@ -166,18 +251,21 @@ void run_dual_steps(on where, dual_problem<T> const& p) {
       dense && p.states <= 128 && are_few_rows(p.batch * p.heads * p.head_dim, lane_bits);
   index_t const at_once = (one_row ? 1 : 4) * (32 >> lane_bits);
   index_t const groups = (p.head_dim + at_once - 1) / at_once;
-  index_t const passes = step_passes(p.batch * p.heads * groups, std::min<index_t>(groups, 4));
+  index_t const passes = step_passes(p.batch * p.heads * groups, std::min<index_t>(groups, 2));
   index_t const warps = (groups + passes - 1) / passes;
   index_t const in_block = std::min<index_t>(warps, step_threads / 32);
-  auto* const kernel = one_row          ? dual_step_kernel<T, 1, 1, true>
-                       : !dense         ? dual_step_kernel<T, 4, 2, false>
-                       : p.states > 128 ? dual_step_kernel<T, 4, 2, true>
-                                        : dual_step_kernel<T, 4, 1, true>;
   dim3 const blocks(static_cast<unsigned>((warps + in_block - 1) / in_block),
                     static_cast<unsigned>(p.heads), static_cast<unsigned>(std::min(p.batch, most)));
-  kernel<<<blocks, static_cast<unsigned>(32 * in_block), 0, where.stream>>>(
-      p, lane_bits, static_cast<int>(passes));
-  check(cudaGetLastError(), "dual_step_kernel");
+  auto const launch = [&](auto* kernel, auto const& call) {
+    kernel<<<blocks, static_cast<unsigned>(32 * in_block), 0, where.stream>>>(
+        call, lane_bits, static_cast<int>(passes));
+    check(cudaGetLastError(), "dual_step_kernel");
+  };
+  if (!dense) return launch(dual_step_kernel<T, 4, 2, false>, dual_step_call<T, index_t>(p));
+  launch(one_row          ? dual_step_kernel<T, 1, 1, true>
+         : p.states > 128 ? dual_step_kernel<T, 4, 2, true>
+                          : dual_step_kernel<T, 4, 1, true>,
+         dual_step_call<T, int>(p));
 }
 
 }  // namespace ssm::gpu::detail

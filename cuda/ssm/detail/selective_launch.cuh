@@ -115,23 +115,41 @@ void launch_selective(on where, selective_problem<T> const& p, selective_shape s
   }
 }
 
-template <class T, int States>
-void launch_steps(on where, selective_problem<T> const& p, int lanes) {
-  auto const is_dense = [](auto const& view) {
-    constexpr int last = std::remove_cvref_t<decltype(view)>::rank - 1;
-    bool whole = view.stride(last) == 1 && view.extent(last) % 4 == 0 &&
-                 reinterpret_cast<std::uintptr_t>(view.data_handle()) % 16 == 0;
-    for (int axis = 0; axis < last; ++axis) whole = whole && view.stride(axis) % 4 == 0;
-    return whole;
+template <class T>
+void launch_steps(on where, selective_problem<T> const& p) {
+  constexpr index_t most = 65535;
+  index_t const groups = p.channels / p.group_channels;
+  require<shape_error>(groups <= most, "selective_scan: B has ", groups,
+                       " groups, expected at most 65535");
+  int const lane_bits = step_lane_bits(p.states);
+  constexpr index_t far = std::numeric_limits<std::int32_t>::max();
+  auto const is_near = [&](auto const& of) {
+    return std::abs(of.time) * p.length + std::abs(of.channel) * p.channels < far;
   };
-  bool const dense =
-      is_dense(p.carry) && is_dense(p.eigenvalue) && has_quads(p.B, false) && has_quads(p.C, false);
-  auto* const kernel =
-      dense ? selective_step_kernel<T, States, true> : selective_step_kernel<T, States, false>;
-  index_t const blocks = round_up(p.batch * p.channels * lanes, 256) / 256;
+  auto const is_dense = [&](auto const& of) {
+    return has_quads(of, false) &&
+           std::abs(of.time) * p.length + std::abs(of.group) * groups + p.states < far;
+  };
+  bool const dense = has_dense_states(p.carry) && has_dense_states(p.eigenvalue) &&
+                     has_near_elements(p.carry) && is_dense(p.B) && is_dense(p.C) && is_near(p.x) &&
+                     is_near(p.step_size) && is_near(p.gate) && is_near(p.y);
+  bool const one_row = dense && p.states <= 128 && are_few_rows(p.batch * p.channels, lane_bits);
+  index_t const at_once = (one_row ? 1 : 4) * (32 >> lane_bits);
+  index_t const warps = (p.group_channels + at_once - 1) / at_once;
+  index_t const least = (p.batch + most - 1) / most;
+  index_t const passes = std::max(step_passes(warps * groups * p.batch, p.batch), least);
+  index_t const in_block = std::min<index_t>(warps, step_threads / 32);
+  index_t const blocks = (warps + in_block - 1) / in_block;
   require<shape_error>(blocks < std::numeric_limits<std::int32_t>::max(),
                        "selective_scan: ", blocks, " blocks of channels, expected less than 2^31");
-  kernel<<<static_cast<unsigned>(blocks), 256, 0, where.stream>>>(p, lanes);
+  auto* const kernel = one_row          ? selective_step_kernel<T, 1, 1, true>
+                       : !dense         ? selective_step_kernel<T, 4, 2, false>
+                       : p.states > 128 ? selective_step_kernel<T, 4, 2, true>
+                                        : selective_step_kernel<T, 4, 1, true>;
+  kernel<<<dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(groups),
+                static_cast<unsigned>((p.batch + passes - 1) / passes)),
+           static_cast<unsigned>(32 * in_block), 0, where.stream>>>(p, lane_bits,
+                                                                    static_cast<int>(passes));
   check(cudaGetLastError(), "selective_step_kernel");
 }
 
@@ -161,10 +179,7 @@ index_t plan_segments(selective_problem<T>& p, selective_shape shape, index_t wa
 
 template <class T>
 void run_selective(on where, selective_problem<T>& p, selective_shape shape, float* workspace) {
-  if (is_few_steps(p)) {
-    return shape.states == 4 ? launch_steps<T, 4>(where, p, shape.lanes)
-                             : launch_steps<T, 8>(where, p, shape.lanes);
-  }
+  if (is_few_steps(p)) return launch_steps(where, p);
   index_t const groups = p.channels / p.group_channels;
   auto const blocks_of = [&](index_t channels, index_t parts) {
     index_t const blocks =
