@@ -6,6 +6,7 @@
 #include <string>
 
 #include "support/device.cuh"
+#include "support/ssd_vectors_device.cuh"
 #include "support/state_space_dual_vjp_device.cuh"
 
 namespace {
@@ -222,6 +223,39 @@ TEST(StateSpaceDualVjp, LeavesTheCotangentOfNoStepsAsItIs) {
   dual_gradient_case<float> device({2, 0, 3, 5, 1, 7}, {}, 10000);
   device.add();
   EXPECT_TRUE(device.fetch().initial == device.carry_cotangent);
+}
+
+// Results that were computed elsewhere, in float64.
+TEST(StateSpaceDualVjp, AndItsForwardAgreeWithTheVectors) {
+  SSM_SKIP_WITHOUT_DEVICE();
+  auto const file = operator_vectors();
+  auto const cases = operator_cases(file, "ssd");
+  ASSERT_EQ(cases.size(), 5u);
+  for (operator_case const& each : cases) {
+    SCOPED_TRACE(each.name());
+    device_vector_case device(each);
+    ssd_truth truth(device.from.inputs(), device.from.initial, 64);
+    truth.y = each.read<double, 4>("out.y");
+    truth.carry = each.read<double, 4>("out.final_state");
+    EXPECT_LE(worst_error(device.run(), truth), 4);  // of the device's functions
+
+    auto const found = device.gradient(each.read<float, 4>("cotangent.y"),
+                                       each.read<float, 4>("cotangent.final_state"));
+    auto const e = device.from.x.extents();
+    double const k = static_cast<double>(device.from.B.extent(3) + e[3] + e[1]) + 168;
+    int compared = 0;
+    for_each_vector_gradient(
+        each, found, terms_of_gradients(each),
+        [&](char const* name, auto const& f, auto const& expected, auto const& terms) {
+          double largest = 0, error = 0;
+          for (double const z : terms) largest = std::max(largest, std::abs(z));
+          for (index_t i = 0; i < f.size(); ++i)
+            error = std::max(error, std::abs(double{f.data()[i]} - expected.data()[i]));
+          EXPECT_LE(error, k * double{std::numeric_limits<float>::epsilon()} * largest) << name;
+          ++compared;
+        });
+    EXPECT_GE(compared, 5);
+  }
 }
 
 }  // namespace
