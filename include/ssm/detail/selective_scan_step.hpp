@@ -76,18 +76,29 @@ struct selective_scan_step {
     for (index_t i = count; i < Lanes; ++i) sums[i] = pack_t(real(0));
     for (index_t i = 0; i < count; ++i, A += stride, state += state_stride) {
       pack_t sum = pack_t::zeros();
-      for (index_t n = 0; n < states; n += Lanes) {
-        index_t const left = states - n;
-        pack_t const z = load<Whole>(A + n, left) * rate[i];
-        pack_t const decay =
-            InRange && !has_exp2_table<real, Lanes> ? exp2_in_range(z) : detail::exp2(z);
-        pack_t drive = load<Whole>(B + n, left) * input[i];
-        keep(drive);
-        pack_t h = multiply_add(decay, load<Whole>(state + n, left), drive);
-        if (!InRange) clear_lanes(h, left);  // ∞·0 = NaN in the padding
-        store_row(h, state + n, 1, Whole ? index_t{Lanes} : left);
-        sum = multiply_add(h, load<Whole>(C + n, left), sum);
-      }
+      auto const update = [&](auto packs, index_t first) __attribute__((always_inline)) {
+        pack_t decay[packs];
+        unrolled<packs>([&](auto j) __attribute__((always_inline)) {
+          index_t const n = first + j * Lanes;
+          decay[j] = load<Whole>(A + n, states - n) * rate[i];
+        });
+        kernel::template powers<InRange && !has_exp2_table<real, Lanes>>(decay);
+        unrolled<packs>([&](auto j) __attribute__((always_inline)) {
+          index_t const n = first + j * Lanes, left = states - n;
+          pack_t drive = load<Whole>(B + n, left) * input[i];
+          keep(drive);
+          pack_t h = multiply_add(decay[j], load<Whole>(state + n, left), drive);
+          if (!InRange) clear_lanes(h, left);  // ∞·0 = NaN in the padding
+          store_row(h, state + n, 1, Whole ? index_t{Lanes} : left);
+          sum = multiply_add(h, load<Whole>(C + n, left), sum);
+        });
+      };
+      constexpr int some = kernel::powers_at_once;
+      index_t const together = some > 1 ? states / (some * Lanes) * (some * Lanes) : 0;
+      for (index_t n = 0; n < together; n += some * Lanes)
+        update(std::integral_constant<int, some>{}, n);
+      for (index_t n = together; n < states; n += Lanes)
+        update(std::integral_constant<int, 1>{}, n);
       sums[i] = sum;
     }
     pack_t const added = sums_of_lanes<real, Lanes>([&](auto i) __attribute__((always_inline)) {
