@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "ssm/detail/dual_entering.cuh"
+#include "ssm/detail/dual_hopper_launch.cuh"
 #include "ssm/detail/dual_step_kernel.cuh"
 #include "ssm/detail/state_space_dual_inputs.hpp"
 #include "ssm/error.hpp"
@@ -108,11 +109,14 @@ template <class T>
 index_t plan_dual(dual_problem<T>& p, index_t wanted) {
   p.segments = 1, p.segment_length = p.length;
   if (is_few_steps(p)) return 0;
-  with_states(p.states, [&](auto states) {
-    auto const shape = dual_shape_for<T, states>(p);
-    cut_into_segments(p, dual_blocks(p, shape), device_attribute(cudaDevAttrMultiProcessorCount),
-                      wanted);
-  });
+  index_t const processors = device_attribute(cudaDevAttrMultiProcessorCount);
+  if (is_for_hopper(p)) {
+    cut_into_segments(p, hopper_blocks(p), processors, wanted);
+  } else {
+    with_states(p.states, [&](auto states) {
+      cut_into_segments(p, dual_blocks(p, dual_shape_for<T, states>(p)), processors, wanted);
+    });
+  }
   return p.segments == 1 ? 0 : p.batch * p.segments * p.heads * (p.head_dim * p.states + 1);
 }
 
@@ -121,6 +125,7 @@ void run_dual(on where, dual_problem<T>& p, float* workspace) {
   if (is_few_steps(p)) return run_dual_steps(where, p);
   p.entering = workspace;
   p.decay = workspace + p.batch * p.segments * p.heads * p.head_dim * p.states;
+  if (is_for_hopper(p)) return run_on_hopper(where, p);
   with_states(p.states, [&](auto states) {
     auto const shape = dual_shape_for<T, states>(p);
     // Heads decay at different rates, so that blocks of the first pass have one each.

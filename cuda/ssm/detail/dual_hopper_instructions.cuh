@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: Apache-2.0
+// dual_hopper_instructions.cuh: what blocks on Hopper are made of: barriers in shared memory, the
+// copy engine, matrices of 8 x 8, words of two numbers, registers that warpgroups pass on.
+#pragma once
+
+#include <cuda.h>
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+#include <cstdint>
+#include <type_traits>
+
+#include "ssm/config.hpp"
+#include "ssm/detail/half.hpp"
+#include "ssm/scalar.hpp"
+
+namespace ssm::gpu::detail::hopper {
+
+__device__ inline unsigned shared_address(void const* memory) {
+  return static_cast<unsigned>(__cvta_generic_to_shared(memory));
+}
+
+/// A barrier in shared memory. A phase ends when as many have arrived as init says, and all bytes
+/// that were announced. Phases have parities 0, 1, 0, ...; wait(p) waits for the end of the current
+/// phase if its parity is p, so a new barrier does not hold back wait(1).
+class barrier {
+ public:
+  __device__ void init(unsigned arrivals) {
+    asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(address()), "r"(arrivals));
+  }
+  __device__ void arrive() {
+    asm volatile("mbarrier.arrive.shared.b64 _, [%0];" ::"r"(address()) : "memory");
+  }
+  __device__ void arrive_for_warp() {
+    __syncwarp();
+    if (threadIdx.x % 32 == 0) arrive();
+  }
+  /// Arrive, and announce what the copy engine will bring.
+  __device__ void arrive_expecting(unsigned bytes) {
+    asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(address()), "r"(bytes)
+                 : "memory");
+  }
+  __device__ void wait(unsigned parity) {
+    while (!is_past(parity)) {
+    }
+  }
+  __device__ unsigned address() const { return shared_address(this); }
+
+ private:
+  __device__ bool is_past(unsigned parity) {
+    unsigned past;
+    asm volatile(
+        "{\n.reg .pred past;\n"
+        "mbarrier.try_wait.parity.shared.b64 past, [%1], %2;\n"
+        "selp.u32 %0, 1, 0, past;\n}"
+        : "=r"(past)
+        : "r"(address()), "r"(parity)
+        : "memory");
+    return past != 0;
+  }
+
+  std::uint64_t word_;
+};
+
+/// New barriers become known to the copy engine.
+__device__ inline void publish_barriers() {
+  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+}
+/// What this thread has stored to shared memory becomes known to products and the copy engine.
+__device__ inline void publish_stores() {
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+
+/// Where a box of an array of four axes begins, the innermost axis first.
+struct corner {
+  int column, head, time, batch;
+};
+
+__device__ inline void load_box(void* to, CUtensorMap const& from, corner at, barrier& arrived) {
+  asm volatile(
+      "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], "
+      "[%1, {%3, %4, %5, %6}], [%2];" ::"r"(shared_address(to)),
+      "l"(&from), "r"(arrived.address()), "r"(at.column), "r"(at.head), "r"(at.time), "r"(at.batch)
+      : "memory");
+}
+
+/// Four matrices of 8 x 8, each transposed: lane l gives the address of row l % 8 of matrix l / 8.
+__device__ inline void load_transposed(unsigned (&words)[4], unsigned address) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])
+               : "r"(address)
+               : "memory");
+}
+__device__ inline void store_matrices(unsigned const (&words)[4], unsigned address) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(address),
+               "r"(words[0]), "r"(words[1]), "r"(words[2]), "r"(words[3])
+               : "memory");
+}
+__device__ inline void store_transposed(unsigned const (&words)[4], unsigned address) {
+  asm volatile(
+      "stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(address),
+      "r"(words[0]), "r"(words[1]), "r"(words[2]), "r"(words[3])
+      : "memory");
+}
+
+/// Two numbers as they are stored, the first one in the low half.
+template <class T>
+__device__ unsigned to_word(float first, float second) {
+  unsigned word;
+  if constexpr (std::is_same_v<T, bfloat16>) {
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(second), "f"(first));
+  } else {
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(second), "f"(first));
+  }
+  return word;
+}
+template <class T>
+__device__ float2 from_word(unsigned word) {
+  if constexpr (std::is_same_v<T, bfloat16>) {
+    return {__uint_as_float(word << 16), __uint_as_float(word & 0xffff0000u)};
+  } else {
+    __half2 pair;
+    memcpy(&pair, &word, sizeof word);
+    return __half22float2(pair);
+  }
+}
+
+/// Two numbers times two factors of twice their digits, `rest` what rounding left of the factors:
+/// rounded once.
+template <class T>
+__device__ unsigned scaled(unsigned word, unsigned factor, unsigned rest) {
+  unsigned result;
+  if constexpr (std::is_same_v<T, bfloat16>) {
+    asm("{\n.reg .b32 low;\nmul.rn.bf16x2 low, %1, %3;\nfma.rn.bf16x2 %0, %1, %2, low;\n}"
+        : "=r"(result)
+        : "r"(word), "r"(factor), "r"(rest));
+  } else {
+    asm("{\n.reg .b32 low;\nmul.rn.f16x2 low, %1, %3;\nfma.rn.f16x2 %0, %1, %2, low;\n}"
+        : "=r"(result)
+        : "r"(word), "r"(factor), "r"(rest));
+  }
+  return result;
+}
+
+/// Registers of each thread of a warpgroup from now on, all threads of it together.
+template <int Registers>
+__device__ void take_registers() {
+  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(Registers));
+}
+template <int Registers>
+__device__ void give_registers() {
+  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(Registers));
+}
+
+}  // namespace ssm::gpu::detail::hopper
