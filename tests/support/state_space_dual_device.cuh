@@ -240,15 +240,11 @@ struct dual_case {
   }
 
   std::string name() const {
-    std::string text =
-        to_string(p.sizes) + ", seed " + std::to_string(seed) + ", D " + std::to_string(options.D);
-    for (auto const& [is_on, what] :
-         {std::pair(options.gate, " gate"), std::pair(options.bias, " bias"),
-          std::pair(options.softplus, " softplus"), std::pair(options.limits, " limits"),
-          std::pair(options.linear, " linear"), std::pair(options.power, " power"),
-          std::pair(options.step, " step"), std::pair(options.packed, " packed")}) {
-      if (is_on) text += what;
-    }
+    auto const& o = options;
+    bool const on[] = {o.gate, o.bias, o.softplus, o.limits, o.linear, o.power, o.step, o.packed};
+    std::string text = to_string(p.sizes) + ", seed " + std::to_string(seed) + ", options ";
+    for (bool const each : on) text += each ? '1' : '0';
+    text += " (of_bits), D " + std::to_string(o.D);
     return text;
   }
 };

@@ -4,7 +4,7 @@
 #pragma once
 
 #include "ssm/detail/device_math.cuh"
-#include "ssm/detail/dual_chunk_states.cuh"
+#include "ssm/detail/dual_chunk_coupling.cuh"
 #include "ssm/detail/dual_square.cuh"
 #include "ssm/detail/state_space_dual_inputs.hpp"
 
@@ -19,14 +19,13 @@ namespace ssm::gpu::detail {
 /// memory.
 /// Source    Dao & Gu 2024, arXiv:2405.21060, section 6.
 template <class T, int States>
-class dual_block : public dual_states<T, States> {
-  using base = dual_states<T, States>;
+class dual_block : public dual_coupling<T, States> {
+  using base = dual_coupling<T, States>;
   using tile = typename base::tile;
-  using left_square = square<T, side::left>;
-  using right_square = square<T, side::right>;
-  static constexpr int squares = tile::squares;
-  static constexpr int columns = base::squares;  // squares of states
+  using base::columns, base::squares;
   using base::is_narrow;
+  using typename base::left_square;
+  using typename base::right_square;
 
  public:
   using base::b, base::lane, base::own, base::p, base::part, base::shape, base::slice, base::state,
@@ -45,6 +44,7 @@ class dual_block : public dual_states<T, States> {
     }
     float passed = 1.0f;
     int buffer = 1, stage = shape.stages - 1;
+    this->find_cursors(begin);
     this->request_steps(begin, left_at(begin));
     // Each turn asks for the next chunk and finds its decays; the first does nothing else.
 #pragma unroll 1
@@ -55,11 +55,12 @@ class dual_block : public dual_states<T, States> {
       bool const is_first = t0 < begin;
       wait_for_requests_but<0>();
       __syncthreads();
-      if (has_gate && !is_first) this->request_channels(this->y_of(), p.gate, t0, left);
+      if (has_gate && !is_first) this->request_gate(left);
       end_of_requests();
       if (next_left > 0) {
         if (shape.stages == 2 || is_first) {
-          this->request_chunk(next_stage, next, next_left, reads_out, own_begin <= next);
+          this->request_states(next_stage, next_left);
+          this->request_x(next_stage, next_left);
         }
         this->find_steps(next_buffer, next, next_left);
         this->request_steps(next + tile::steps, left_at(next + tile::steps));
@@ -75,7 +76,8 @@ class dual_block : public dual_states<T, States> {
       }
       if (shape.stages == 1 && !is_first && next_left > 0) {
         __syncthreads();
-        this->request_chunk(0, next, next_left, reads_out, own_begin <= next);
+        this->request_states(0, next_left);
+        this->request_x(0, next_left);
         end_of_requests();
       }
       stage = next_stage, buffer = next_buffer;
@@ -88,7 +90,7 @@ class dual_block : public dual_states<T, States> {
                             bool is_needed) {
     square_sums y[squares];
     if (reads_out) {
-      couple(stage, buffer);
+      this->couple(stage, buffer);
       read_state(stage, buffer, y);
       wait_for_requests_but<1>();
       __syncthreads();
@@ -105,63 +107,6 @@ class dual_block : public dual_states<T, States> {
       read_out(stage, buffer, y, t0, left);
     }
     update_state(stage, buffer, x);
-  }
-
-  /// Numbers of the four columns of a square that a lane has.
-  struct of_columns {
-    float2 left, right;
-    __device__ explicit of_columns(float const* from)
-        : left{*reinterpret_cast<float2 const*>(from)},
-          right{*reinterpret_cast<float2 const*>(from + 8)} {}
-    __device__ float operator[](int i) const {
-      return i < 4 ? (i % 2 ? left.y : left.x) : (i % 2 ? right.y : right.x);
-    }
-  };
-
-  /// M of all parts, into shared memory: squares on and below the diagonal, shared out to warps.
-  __device__ void couple(int stage, int buffer) {
-    bool const is_cut = p.sequence.data_handle() != nullptr;
-#pragma unroll 1
-    for (int task = warp; task < squares * (squares + 1) / 2; task += shape.warps()) {
-      int across = task, down = 0;
-      while (across > down) across -= ++down;
-      square_sums product;
-      T const* const C = this->C_of(stage) + 16 * down * tile::C_pitch;
-      T const* const B = this->B_of(stage) + 16 * across * tile::B_pitch;
-#pragma unroll
-      for (int k = 0; k < columns; ++k) {
-        add_product(product, left_square::rows(C + 16 * k, tile::C_pitch),
-                    right_square::rows(B + 16 * k, tile::B_pitch), p.exact);
-      }
-      int const row = 16 * down + lane / 4, column = 16 * across + lane % 4 * 2;
-      int const* const first = this->first_of(buffer);
-      int const first_of_row[] = {first[row], first[row + 8]};
-#pragma unroll 3
-      for (int of = 0; of < shape.parts; ++of) {
-        auto const& steps = this->steps_of(buffer, of);
-        of_columns const sum(steps.sum + column), drive(steps.drive + column);
-        float const sum_of_row[] = {steps.sum[row], steps.sum[row + 8]};
-        square_sums M;
-#pragma unroll
-        for (int i = 0; i < 8; ++i) {
-          int const half = i / 2 % 2;
-          float log2 = sum_of_row[half] - sum[i];
-          if constexpr (std::is_same_v<T, float>) {
-            log2 += steps.sum_low[row + 8 * half] - steps.sum_low[column + i % 2 + i / 4 * 8];
-          }
-          M.z[i] = product.z[i] * exp2(log2) * drive[i];
-        }
-        if (down == across || is_cut) {
-#pragma unroll
-          for (int i = 0; i < 8; ++i) {
-            int const half = i / 2 % 2, r = row + 8 * half, c = column + i % 2 + i / 4 * 8;
-            if (c > r || c < first_of_row[half]) M.z[i] = 0.0f;
-          }
-        }
-        left_square::rounded(M).store_rows(this->M_of(of) + 16 * down * tile::M_pitch + 16 * across,
-                                           tile::M_pitch);
-      }
-    }
   }
 
   /// y_i = g_i C_i Hᵀ, in units of the part's drive.
@@ -235,7 +180,7 @@ class dual_block : public dual_states<T, States> {
     }
 #pragma unroll
     for (int j = 0; j < squares; ++j) {
-      of_columns const weight(steps.weight + 16 * j + lane % 4 * 2);
+      typename base::of_columns const weight(steps.weight + 16 * j + lane % 4 * 2);
       square_sums weighted = x[j].numbers();
 #pragma unroll
       for (int i = 0; i < 8; ++i) weighted.z[i] *= weight[i];
@@ -256,59 +201,58 @@ class dual_block : public dual_states<T, States> {
     }
   }
 
-  /// y = (y + D x) silu(gate), to memory.
-  __device__ void read_out(int stage, int buffer, square_sums const (&y)[squares], index_t t0,
-                           int left) {
+  /// y = (y + D x) silu(gate), to memory. One branch for all numbers, so that they go side by side.
+  __device__ void read_out(int stage, int buffer, square_sums (&y)[squares], index_t t0, int left) {
     float const unit = this->steps_of(buffer, part).unit;
-    int const pitch = this->x_pitch(), column = 16 * slice + lane % 4 * 2;
-    index_t const channel = p.saved_ungated.stride(3);
-    float* ungated = p.saved_ungated.data_handle();
-    if (ungated != nullptr) ungated = &p.saved_ungated(b, t0, own.head, own.channel);
+    int const pitch = this->x_pitch(), row = lane / 4, column = 16 * slice + lane % 4 * 2;
     float const* const D = this->s.D + 16 * warp + lane % 4 * 2;
     float2 const skip[] = {load_two(D), load_two(D + 8)};
+    T const* const x = this->x_of(stage) + row * pitch + column;
+    each_pair(y, [&](int t, int c, float& low, float& high) {
+      if (is_narrow) low *= unit, high *= unit;
+      float2 const input = load_two(x + t * pitch + c);
+      low = fmaf(skip[c / 8].x, input.x, low), high = fmaf(skip[c / 8].y, input.y, high);
+    });
+    int const rows = left - row, channels = own.channels - column;
+    auto const store = [&](auto const& view, auto const& stored) {
+      index_t const next = view.stride(3);
+      auto* const to =
+          view.data_handle() + (b * view.stride(0) + (t0 + row) * view.stride(1) +
+                                own.head * view.stride(2) + (own.channel + column) * next);
+      each_pair(y, [&](int t, int c, float low, float high) {
+        auto* const at = to + (t * view.stride(1) + c * next);
+        if (t < rows && c < channels) at[0] = stored(low);
+        if (t < rows && c + 1 < channels) at[next] = stored(high);
+      });
+    };
+    if (p.saved_ungated.data_handle() != nullptr) {
+      store(p.saved_ungated, [](float number) { return number; });
+    }
+    if (p.gate.data_handle() != nullptr) {
+      T const* const gate = this->gate_of() + row * pitch + column;
+      each_pair(y, [&](int t, int c, float& low, float& high) {
+        float2 const z = load_two(gate + t * pitch + c);
+        low *= z.x * sigmoid(z.x), high *= z.y * sigmoid(z.y);
+      });
+    }
+    if (p.packed) {
+      T* at = &p.y(b, t0 + row, own.head, own.channel + column);
+      each_pair(y, [&](int t, int c, float low, float high) {
+        if (t < rows && c < channels) store_two(at + c, {low, high});
+        if (c == 8) at += 8 * p.y.stride(1);
+      });
+    } else {
+      store(p.y, [](float number) { return to_stored<T>(number); });
+    }
+  }
+
+  /// Visit the pairs of numbers of this lane: step and channel after its first, two numbers.
+  template <class Visit>
+  __device__ static void each_pair(square_sums (&y)[squares], Visit const& visit) {
 #pragma unroll
-    for (int i = 0; i < squares; ++i)
-#pragma unroll
-      for (int k = 0; k < 8; k += 2) {
-        int const t = 16 * i + lane / 4 + k / 2 % 2 * 8, c = column + k / 4 * 8;
-        T const* const x = this->x_of(stage) + t * pitch + c;
-        T* const to = this->y_of() + t * pitch + c;
-        float2 const input = load_two(x);
-        float2 result{y[i].z[k], y[i].z[k + 1]};
-        if (is_narrow) result.x *= unit, result.y *= unit;
-        result.x = fmaf(skip[k / 4].x, input.x, result.x);
-        result.y = fmaf(skip[k / 4].y, input.y, result.y);
-        if (ungated != nullptr && t < left) {
-          float* const at = ungated + (t * p.saved_ungated.stride(1) + c * channel);
-          if (c < own.channels) *at = result.x;
-          if (c + 1 < own.channels) at[channel] = result.y;
-        }
-        if (p.gate.data_handle() != nullptr) {
-          float2 const gate = load_two(to);
-          result.x *= gate.x * sigmoid(gate.x), result.y *= gate.y * sigmoid(gate.y);
-        }
-        store_two(to, result);
-      }
-    __syncwarp();
-    constexpr int packets = 16 / tile::packet, rows = 32 / packets;
-    int const c = 16 * slice + lane % packets * tile::packet;
-    int const count = clamp_count(own.channels - c, tile::packet);
-    auto const& to = p.y;
-    T* const first =
-        to.data_handle() + (b * to.stride(0) + t0 * to.stride(1) + own.head * to.stride(2) +
-                            (own.channel + c) * to.stride(3));
-#pragma unroll
-    for (int k = 0; k < tile::steps / rows; ++k) {
-      int const t = lane / packets + rows * k;
-      if (t >= left) continue;
-      T const* const from = this->y_of() + t * pitch + c;
-      T* const at = first + t * to.stride(1);
-      if (p.packed) {
-        if (count > 0) *reinterpret_cast<uint4*>(at) = *reinterpret_cast<uint4 const*>(from);
-      } else {
-#pragma unroll 1
-        for (int i = 0; i < count; ++i) at[i * to.stride(3)] = from[i];
-      }
+    for (int k = 0; k < 4 * squares; ++k) {
+      float* const z = y[k / 4].z + 2 * (k / 2 % 2) + 4 * (k % 2);
+      visit(8 * (k / 2), 8 * (k % 2), z[0], z[1]);
     }
   }
 };

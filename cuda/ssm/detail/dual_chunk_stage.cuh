@@ -89,76 +89,85 @@ struct dual_stage {
     return {first_head + (channels > 0 ? head : 0), channels > 0 ? channel : 0, channels};
   }
 
-  __device__ T* B_of(int stage) const { return s.B + stage * tile::steps * tile::B_pitch; }
-  __device__ T* C_of(int stage) const { return s.C + stage * tile::steps * tile::C_pitch; }
+  __device__ T* B_of(int stage) const { return s.states + stage * tile::states_size(shape); }
+  __device__ T* C_of(int stage) const { return B_of(stage) + tile::C_first; }
   __device__ int x_pitch() const { return tile::x_pitch(shape.slices); }
-  __device__ T* x_of(int stage) const {
-    return s.x + (stage * shape.parts + part) * tile::steps * x_pitch();
-  }
-  __device__ T* y_of() const { return s.y + part * tile::steps * x_pitch(); }
+  __device__ int x_size() const { return tile::steps * x_pitch(); }
+  __device__ T* x_of(int stage) const { return s.x + (stage * shape.parts + part) * x_size(); }
+  __device__ T* gate_of() const { return s.gate + part * x_size(); }
   __device__ T* M_of(int of) const { return s.M + of * tile::steps * tile::M_pitch; }
   __device__ dual_steps<tile::steps>& steps_of(int buffer, int of) const {
     return s.of[buffer * shape.parts + of];
   }
   __device__ int* first_of(int buffer) const { return s.first + buffer * tile::steps; }
 
-  /// Rows of B and of C from step t0 on, `left` of them: a thread has a packet of every so many
-  /// rows of one of them.
-  __device__ void request_states(int stage, index_t t0, int left, bool with_C) const {
-    constexpr int packets = States / tile::packet;  // of a row
-    int const threads = shape.warps() * 32, thread = static_cast<int>(threadIdx.x);
-    int const rows = threads > 2 * packets ? threads / (2 * packets) : 1;
-#pragma unroll 1
-    for (int i = thread; i < rows * 2 * packets; i += threads) {
-      bool const is_C = i / packets % 2 != 0;
-      if (is_C && !with_C) continue;
-      auto const& of = is_C ? p.C : p.B;
-      int const pitch = is_C ? tile::C_pitch : tile::B_pitch;
-      int const row = i / (2 * packets), n = i % packets * tile::packet;
-      request_rows(of.data_handle() + (b * of.stride(0) + (t0 + row) * of.stride(1) +
-                                       group * of.stride(2) + n * of.stride(3)),
-                   rows * of.stride(1), of.stride(3),
-                   (is_C ? C_of(stage) : B_of(stage)) + row * pitch + n, rows * pitch,
-                   clamp_count(p.states - n, tile::packet), row, rows, left);
+  static constexpr int packets_of_states = States / tile::packet;  // of a row of B or C
+  static constexpr int rows_of_channels = 2 * tile::packet;  // that a part's warps take at a time
+  __device__ int rows_of_states() const { return 32 * shape.warps() / (2 * packets_of_states); }
+  __device__ typename tile::cursor& cursor(int of) const {
+    return s.at[of * 32 * shape.warps() + static_cast<int>(threadIdx.x)];
+  }
+
+  /// Begin to load at step t0. Half of the threads load B, half C; the threads of a part its x.
+  __device__ void find_cursors(index_t t0) const {
+    int const thread = static_cast<int>(threadIdx.x);
+    int const row = thread / (2 * packets_of_states);
+    int const n = thread % packets_of_states * tile::packet;
+    bool const is_C = thread / packets_of_states % 2 != 0;
+    auto const& states = is_C ? p.C : p.B;
+    bool const is_idle = row >= rows_of_states() || (is_C && shape.is_first_pass);
+    cursor(0) = {states.data_handle() + (b * states.stride(0) + (t0 + row) * states.stride(1) +
+                                         group * states.stride(2) + n * states.stride(3)),
+                 is_C ? tile::C_first + row * tile::C_pitch + n : row * tile::B_pitch + n,
+                 static_cast<short>(is_idle ? tile::steps : row),
+                 static_cast<short>(clamp_count(p.states - n, tile::packet))};
+    int const packets = 16 / tile::packet * shape.slices, index = slice * 32 + lane;
+    int const t = index / packets, c = index % packets * tile::packet;
+    for (int k = 1; k < 3; ++k) {
+      auto const& of = k == 1 ? p.x : p.gate;
+      cursor(k) = {of.data_handle() + (b * of.stride(0) + (t0 + t) * of.stride(1) +
+                                       own.head * of.stride(2) + (own.channel + c) * of.stride(3)),
+                   t * x_pitch() + c, static_cast<short>(t),
+                   static_cast<short>(clamp_count(own.channels - c, tile::packet))};
     }
   }
 
-  /// Rows of x or the gate of this warp's part, by the warps of the part.
-  __device__ void request_channels(T* to, tensor_view<T const, 4, memory::device> const& of,
-                                   index_t t0, int left) const {
-    int const packets = 16 / tile::packet * shape.slices;  // of a row
-    constexpr int rows = 2 * tile::packet;                 // that the part's warps take at a time
-    int const thread = slice * 32 + lane;
-    int const row = thread / packets, c = thread % packets * tile::packet;
-    request_rows(of.data_handle() + (b * of.stride(0) + (t0 + row) * of.stride(1) +
-                                     own.head * of.stride(2) + (own.channel + c) * of.stride(3)),
-                 rows * of.stride(1), of.stride(3), to + row * x_pitch() + c, rows * x_pitch(),
-                 clamp_count(own.channels - c, tile::packet), row, rows, left);
-  }
-
-  /// A packet of `count` elements, `next` apart, of each of the rows `row`, `row + rows`, ...:
-  /// those before `left` from `from`, from + from_row, ..., zeros for the others.
-  __device__ void request_rows(T const* from, index_t from_row, index_t next, T* to, int to_row,
-                               int count, int row, int rows, int left) const {
+  /// Ask for the chunk that a cursor is at, of which `left` steps exist, and go on to the next.
+  __device__ void request(int which, T* to, int rows, int to_row, index_t time, index_t next,
+                          int left) const {
+    auto const at = cursor(which);
+    T const* from = at.from;
+    to += at.to;
     if (p.packed) {
+      if (at.count == 0) left = 0;
 #pragma unroll 1
-      for (; row < tile::steps; row += rows, from += from_row, to += to_row) {
-        request_packet(to, from, row < left && count > 0);
+      for (int row = at.row; row < tile::steps; row += rows, from += rows * time, to += to_row) {
+        request_packet(to, from, row < left);
       }
     } else {
 #pragma unroll 1
-      for (; row < tile::steps; row += rows, from += from_row, to += to_row) {
+      for (int row = at.row; row < tile::steps; row += rows, from += rows * time, to += to_row) {
 #pragma unroll 1
         for (int i = 0; i < tile::packet; ++i) {
-          to[i] = i < count && row < left ? from[i * next] : T{};
+          to[i] = i < at.count && row < left ? from[i * next] : T{};
         }
       }
     }
+    cursor(which).from = at.from + tile::steps * time;
   }
-
-  __device__ void request_chunk(int stage, index_t t0, int left, bool with_C, bool with_x) const {
-    request_states(stage, t0, left, with_C);
-    if (with_x) request_channels(x_of(stage), p.x, t0, left);
+  __device__ void request_states(int stage, int left) const {
+    bool const is_C = static_cast<int>(threadIdx.x) / packets_of_states % 2 != 0;
+    int const rows = rows_of_states();
+    request(0, B_of(stage), rows, rows * (is_C ? tile::C_pitch : tile::B_pitch),
+            is_C ? p.C.stride(1) : p.B.stride(1), is_C ? p.C.stride(3) : p.B.stride(3), left);
+  }
+  __device__ void request_x(int stage, int left) const {
+    request(1, x_of(stage), rows_of_channels, rows_of_channels * x_pitch(), p.x.stride(1),
+            p.x.stride(3), left);
+  }
+  __device__ void request_gate(int left) const {
+    request(2, gate_of(), rows_of_channels, rows_of_channels * x_pitch(), p.gate.stride(1),
+            p.gate.stride(3), left);
   }
 
   /// Ask for the projected step sizes of the chunk at t0, of which `left` exist.
@@ -232,6 +241,9 @@ struct dual_stage {
   /// For each step of a lane the last start of a sequence up to it, in the chunk, or -1; returns
   /// that of the chunk's last step.
   __device__ int find_starts(index_t t0, int left, int (&first)[per_lane]) const {
+#pragma unroll
+    for (int& each : first) each = -1;
+    if (p.sequence.data_handle() == nullptr) return -1;
     int last = -1;
 #pragma unroll
     for (int k = 0; k < per_lane; ++k) {
@@ -239,7 +251,6 @@ struct dual_stage {
       if (t < left && p.starts_sequence(b, t0 + t)) last = t;
       first[k] = last;
     }
-    if (p.sequence.data_handle() == nullptr) return -1;
 #pragma unroll
     for (int distance = 1; distance < 32; distance *= 2) {
       int const other = __shfl_up_sync(~0u, last, static_cast<unsigned>(distance));

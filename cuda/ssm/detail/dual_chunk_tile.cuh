@@ -47,48 +47,72 @@ struct dual_tile {
   static constexpr int M_pitch = steps + 8;
   SSM_HD static constexpr int x_pitch(int slices) { return 16 * slices + packet; }
 
+  static constexpr int C_first = steps * B_pitch;  // C follows B
+  SSM_HD static constexpr int states_size(dual_shape const& shape) {
+    return C_first + (shape.is_first_pass ? 0 : steps * C_pitch);
+  }
+
+  /// Where a thread goes on to load: the packets that it has of every so many rows.
+  struct cursor {
+    T const* from;  // in the next chunk
+    int to;         // in the array in shared memory
+    short row;      // the first, `steps` where it has none
+    short count;    // elements of the packet that exist
+  };
+
   /// Pointers into a block's shared memory, one array after another, each from 16 bytes on.
   struct shared {
-    T *B, *C;               // [stage][step][state]
+    T* states;              // [stage]: B [step][state], C [step][state]
     T* x;                   // [stage][part][step][channel]
-    T* y;                   // [part][step][channel]: the gate, and then y
+    T* gate;                // [part][step][channel]
     T* M;                   // [part][step][step]: C·B, decayed, times Δ / unit
     dual_steps<steps>* of;  // [chunk % 2][part]
+    cursor* at;             // [B or C, x, gate][thread]
     int* first;             // [chunk % 2][step]: where its sequence starts, -1: before the chunk
     float* D;               // [warp][channel]
     float* walked;          // [warp]
     index_t* begin;         // [warp]
 
-    __device__ shared(std::byte* memory, dual_shape const& shape) {
-      int const x_size = steps * x_pitch(shape.slices), is_main = shape.is_first_pass ? 0 : 1;
-      take(memory, B, shape.stages * steps * B_pitch);
-      take(memory, C, shape.stages * steps * C_pitch * is_main);
-      take(memory, x, shape.stages * shape.parts * x_size);
-      take(memory, y, shape.parts * x_size * is_main);
-      take(memory, M, shape.parts * steps * M_pitch * is_main);
-      take(memory, of, 2 * shape.parts);
-      take(memory, first, 2 * steps);
-      take(memory, D, 16 * most_warps);
-      take(memory, walked, most_warps);
-      take(memory, begin, most_warps);
-    }
+    SSM_HD shared(std::byte* memory, dual_shape const& shape) { take_all(shape, taken{memory}); }
+    shared() = default;
 
-   private:
-    template <class U>
-    __device__ static void take(std::byte*& memory, U*& array, int count) {
-      array = reinterpret_cast<U*>(memory);
-      memory += count * static_cast<int>(sizeof(U));
+    struct taken {
+      std::byte*& memory;
+      template <class U>
+      SSM_HD void operator()(U*& array, int count) const {
+        array = reinterpret_cast<U*>(memory);
+        memory += count * static_cast<int>(sizeof(U));
+      }
+    };
+    struct counted {
+      std::size_t& bytes;
+      template <class U>
+      SSM_HD void operator()(U*&, int count) const {
+        bytes += static_cast<std::size_t>(count) * sizeof(U);
+      }
+    };
+
+    template <class Take>
+    SSM_HD void take_all(dual_shape const& shape, Take const& take) {
+      int const x_size = shape.parts * steps * x_pitch(shape.slices);
+      int const is_main = shape.is_first_pass ? 0 : 1;
+      take(states, shape.stages * states_size(shape));
+      take(x, shape.stages * x_size);
+      take(gate, x_size * is_main);
+      take(M, shape.parts * steps * M_pitch * is_main);
+      take(of, 2 * shape.parts);
+      take(at, 3 * 32 * shape.warps());
+      take(first, 2 * steps);
+      take(D, 16 * most_warps);
+      take(walked, most_warps);
+      take(begin, most_warps);
     }
   };
 
   static std::size_t bytes(dual_shape const& shape) {
-    int const x_size = steps * x_pitch(shape.slices), is_main = shape.is_first_pass ? 0 : 1;
-    int const elements =
-        shape.stages * (steps * (B_pitch + C_pitch * is_main) + shape.parts * x_size) +
-        shape.parts * (x_size + steps * M_pitch) * is_main;
-    return static_cast<std::size_t>(elements) * sizeof(T) +
-           2 * static_cast<std::size_t>(shape.parts) * sizeof(dual_steps<steps>) +
-           2 * steps * sizeof(int) + most_warps * (17 * sizeof(float) + sizeof(index_t));
+    std::size_t total = 0;
+    shared{}.take_all(shape, typename shared::counted{total});
+    return total;
   }
 };
 

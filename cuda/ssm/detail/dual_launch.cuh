@@ -34,6 +34,11 @@ void with_states(index_t states, Run const& run) {
   run(std::integral_constant<int, 256>{});
 }
 
+/// Blocks have four warps or more, some of them of parts that are not there.
+inline int least_parts(dual_shape const& shape) {
+  return (3 + shape.slices) / shape.slices;
+}
+
 /// The largest blocks that fit on this device, of as many warps as share the parts of a group
 /// evenly.
 template <class T, int States>
@@ -49,7 +54,8 @@ dual_shape dual_shape_for(dual_problem<T> const& p) {
     for (index_t fitting = most; fitting > 0; --fitting) {
       index_t const blocks = (parts + fitting - 1) / fitting;
       shape.parts = static_cast<int>((parts + blocks - 1) / blocks), shape.stages = stages;
-      if (tile::bytes(shape) <= memory && (shape.warps() >= 4 || fitting == most)) return shape;
+      shape.parts = std::max(shape.parts, least_parts(shape));
+      if (tile::bytes(shape) <= memory) return shape;
     }
   }
   require<shape_error>(false, "state_space_dual: ", tile::bytes(shape),
@@ -128,8 +134,9 @@ void run_dual(on where, dual_problem<T>& p, float* workspace) {
   if (is_for_hopper(p)) return run_on_hopper(where, p);
   with_states(p.states, [&](auto states) {
     auto const shape = dual_shape_for<T, states>(p);
-    // Heads decay at different rates, so that blocks of the first pass have one each.
-    if (p.segments > 1) launch_dual<T, states>(where, p, {1, shape.slices, 2, true});
+    // Heads decay at different rates: blocks of the first pass are small.
+    if (p.segments > 1)
+      launch_dual<T, states>(where, p, {least_parts(shape), shape.slices, 2, true});
     launch_dual<T, states>(where, p, shape);
   });
 }
