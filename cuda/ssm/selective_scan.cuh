@@ -21,11 +21,12 @@ struct selective_scan_plan {
   /// Segments of time that run side by side, each from the state that a first pass finds; 0: as
   /// many as keep the device busy. What a state has is the same for any number, but for rounding.
   index_t segments = 0;
-  /// The first pass follows a state back until all that is further back would be multiplied by less
-  /// than this; what it leaves out is at most that part of the state there. 0 follows everything.
+  /// The first pass follows states back until all that is further back would be multiplied by less
+  /// than this; what it leaves out is at most that part of a state there. 0 follows everything.
   float negligible = 0x1p-32f;
   /// If not null: steps of states that the first pass visits are added here, in device memory. All
-  /// of them are batch · channels · states · (length - last segment).
+  /// of them are batch · channels · states · (length - last segment); a step is visited for 32
+  /// channels and 16 states or for none of them.
   unsigned long long* visited = nullptr;
 };
 
@@ -49,6 +50,7 @@ void give_inputs(selective_problem<T>& p, selective_scan_inputs<T, memory::devic
   p.B = in.B, p.C = in.C;
   p.projections_along_time = p.B.time == 1 && p.B.state != 1;
   p.eigenvalue = in.eigenvalue, p.scaling = in.scaling;
+  p.scales_steps = in.scaling.step.data_handle() != nullptr;
   p.D = in.D, p.step_bias = in.step_bias;
   p.softplus = in.step_rule.softplus, p.limited = in.step_rule.limits.has_value();
   p.smallest_step = p.limited ? in.step_rule.limits->smallest : -INFINITY;
@@ -59,6 +61,12 @@ void give_inputs(selective_problem<T>& p, selective_scan_inputs<T, memory::devic
   // With negative steps states grow again: then nothing may be left out.
   bool const never_negative = p.softplus || p.smallest_step >= 0.0f;
   p.threshold = never_negative ? std::log2(plan.negligible) : -INFINITY;
+  for (int i : {0, 1}) {
+    // (brevity·m/2e)^m / m! is negligible, where m is the first power left out: entering_tile.
+    double const m = i == 0 ? 6 : 4, factorial = i == 0 ? 720 : 24;
+    double const brevity = std::pow(factorial * plan.negligible, 1 / m) * 2 * std::exp(1.0) / m;
+    p.brevity[i] = never_negative ? static_cast<float>(brevity) : NAN;  // nothing is shorter
+  }
 }
 
 /// Whether all packets and quads are whole and begin at multiples of their size, those of `others`
@@ -141,8 +149,8 @@ std::size_t selective_scan_workspace(
 /// is done, and allocates nothing.
 ///
 /// Time is cut into segments that run side by side. What enters each is found by a first pass that
-/// computes no y and, walking back from the end of a segment, leaves each state where it has
-/// decayed (`plan`); how much of it was left is in `plan.visited`.
+/// computes no y and, walking back from the end of a segment, leaves states where they have
+/// decayed (`plan`); how much of it was visited is in `plan.visited`.
 ///
 /// T is float, bfloat16 or float16; all is computed in float. Views may have any strides. Fast are
 /// x, step_size, gate and y with channels innermost or all with time innermost, B and C with states

@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "ssm/detail/selective_entering.cuh"
+#include "ssm/detail/selective_fold.cuh"
 #include "ssm/detail/selective_scan_inputs.hpp"
 #include "ssm/detail/selective_scan_kernel.cuh"
 #include "ssm/detail/selective_step_kernel.cuh"
@@ -16,7 +17,7 @@
 namespace ssm::gpu::detail {
 
 /// Steps are cut into segments of at least this many: each costs two more passes over its states.
-inline constexpr index_t least_segment = 128;
+inline constexpr index_t least_segment = 64;
 
 inline int processors() {
   int device = 0, count = 0;
@@ -70,10 +71,11 @@ inline selective_shape shape_for(index_t states) {
 template <class T>
 using selective_kernel = void (*)(selective_problem<T>);
 
-/// As many segments as make one wave of blocks, `slots` at a time; one where blocks fill most of
-/// it.
+/// As many segments as make one wave of blocks, `slots` at a time, or two where they stay long, for
+/// these end more evenly; one segment where blocks fill most of a wave.
 inline index_t segments_for(index_t blocks, index_t length, index_t slots) {
-  index_t const fitting = std::max<index_t>(slots / blocks, 1);
+  index_t const wave = std::max<index_t>(slots / blocks, 1);
+  index_t const fitting = wave >= 8 && length / wave >= 4096 ? 2 * wave : wave;
   return std::clamp<index_t>(length / least_segment, 1, std::min<index_t>(fitting, 65535));
 }
 

@@ -63,7 +63,7 @@ struct selective_problem {
   spectrum_scaling<float, memory::device> scaling;
   tensor_view<float const, 1, memory::device> D, step_bias;
   float smallest_step, largest_step;
-  bool softplus, limited;
+  bool softplus, limited, scales_steps;
   bool along_time;  // packets are eight steps of a channel, not eight channels of a step
   bool projections_along_time;  // quads of B and C are four steps of a state
   bool packed;  // all packets are whole and begin at multiples of 16 bytes, as do quads at theirs
@@ -79,6 +79,7 @@ struct selective_problem {
   // multiplies it with; the first pass leaves in `entering` what the segment before adds to it.
   float *entering, *decay;
   float threshold;              // log2 of what is too small to be followed further back
+  float brevity[2];             // of tiles that moments up to 5, up to 3 sum: see entering_tile
   unsigned long long* visited;  // steps of states that the first pass has visited, or null
 
   __device__ index_t segment_state(index_t b, index_t segment, index_t n, index_t c) const {
@@ -94,10 +95,11 @@ struct selective_problem {
   }
   __device__ float skip(index_t c) const { return D.data_handle() == nullptr ? 0.0f : D(c); }
 
-  /// Δ of what was projected. One branch for all of them, so that they are computed side by side.
+  /// Δ of what was projected, before its factor. One branch for all of them, so that they are
+  /// computed side by side.
   template <int Count, class Projected>
   __device__ void steps(Projected const& projected, float const (&bias)[Count],
-                        float const (&factor)[Count], float (&step)[Count]) const {
+                        float (&step)[Count]) const {
 #pragma unroll
     for (int i = 0; i < Count; ++i) step[i] = projected[i] + bias[i];
     if (softplus) {
@@ -108,6 +110,11 @@ struct selective_problem {
 #pragma unroll
       for (float& each : step) each = clamp(each, smallest_step, largest_step);
     }
+  }
+  template <int Count, class Projected>
+  __device__ void steps(Projected const& projected, float const (&bias)[Count],
+                        float const (&factor)[Count], float (&step)[Count]) const {
+    steps(projected, bias, step);
 #pragma unroll
     for (int i = 0; i < Count; ++i) step[i] *= factor[i];
   }

@@ -89,12 +89,12 @@ void launch_vjp(on where, selective_vjp_problem<T> const& p, bool leaves_checkpo
   check(cudaGetLastError(), "selective_vjp_kernel");
 }
 
-/// Of 32 channels and up to 16 states a block, for all segments but one.
-template <class T, class Kernel, class Problem>
+/// Of a tile's channels and states a block, for all segments but one.
+template <class T, class Tile, class Kernel, class Problem>
 void launch_pass(on where, Problem const& p, Kernel* packed, Kernel* unpacked, char const* name) {
-  index_t const parts = (p.states + entering_tile::states - 1) / entering_tile::states;
-  index_t const blocks = p.batch * (p.channels / p.group_channels) *
-                         blocks_of_group(p, entering_tile::channels) * parts;
+  index_t const parts = (p.states + Tile::states - 1) / Tile::states;
+  index_t const blocks =
+      p.batch * (p.channels / p.group_channels) * blocks_of_group(p, Tile::channels) * parts;
   auto* const kernel = p.packed ? packed : unpacked;
   kernel<<<dim3(blocks_for(blocks * 128, name), static_cast<unsigned>(p.segments - 1)), 128, 0,
            where.stream>>>(p);
@@ -121,9 +121,9 @@ void run_vjp(on where, selective_vjp_problem<T>& p, vjp_memory const& m, float* 
     p.checkpoints = {workspace + m.block_states, {p.batch, blocks, p.states, p.channels}};
     checkpoints = p.checkpoints;
     if (p.segments > 1) {
-      launch_pass<T, void(selective_problem<T>)>(where, static_cast<selective_problem<T> const&>(p),
-                                                 entering_kernel<T, true>,
-                                                 entering_kernel<T, false>, "entering_kernel");
+      launch_pass<T, entering_tile, void(selective_problem<T>)>(
+          where, static_cast<selective_problem<T> const&>(p), entering_kernel<T, true>,
+          entering_kernel<T, false>, "entering_kernel");
       fold_kernel<T><<<blocks_for(lanes, "fold_kernel"), 128, 0, where.stream>>>(p);
       check(cudaGetLastError(), "fold_kernel");
     }
@@ -131,8 +131,8 @@ void run_vjp(on where, selective_vjp_problem<T>& p, vjp_memory const& m, float* 
   }
   p.block_states = checkpoints;
   if (p.segments > 1) {
-    launch_pass<T, void(selective_vjp_problem<T>)>(where, p, arriving_kernel<T, true>,
-                                                   arriving_kernel<T, false>, "arriving_kernel");
+    launch_pass<T, arriving_tile, void(selective_vjp_problem<T>)>(
+        where, p, arriving_kernel<T, true>, arriving_kernel<T, false>, "arriving_kernel");
     fold_back_kernel<T><<<blocks_for(lanes, "fold_back_kernel"), 128, 0, where.stream>>>(p);
     check(cudaGetLastError(), "fold_back_kernel");
   }
