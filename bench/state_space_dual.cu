@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Mamba-2's operator on a GPU, over prompts and single steps, as a share of
+// Mamba-2's operator on a GPU, forward and with its gradient, and over single steps, as a share of
 // the rates at which it copies and multiplies matrices, and, with --peer FILE, beside another
 // library's kernels (support/dual_peer.hpp).
 #include <algorithm>
@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "support/device_program.cuh"
-#include "support/dual_calls.cuh"
+#include "support/dual_gradient_calls.cuh"
 #include "support/tensor_rate.cuh"
 
 namespace {
@@ -21,7 +21,7 @@ using namespace ssm::bench;
 
 struct shape_rows {
   dual_shape shape;
-  bool has_long_memory = false, has_floats = false;
+  bool has_gradient = true, has_long_memory = false, has_floats = false;
 };
 
 constexpr shape_rows shapes[] = {
@@ -29,8 +29,8 @@ constexpr shape_rows shapes[] = {
     {.shape = {1, 24, 65536}, .has_long_memory = true, .has_floats = true},
     {.shape = {8, 64, 4096}},
     {.shape = {1, 80, 2048}},
-    {.shape = {1, 80, 262144}},
-    {.shape = {1, 80, 8192}},  // for the picture
+    {.shape = {1, 80, 262144}, .has_gradient = false},
+    {.shape = {1, 80, 8192}, .has_gradient = false},  // for the picture
 };
 
 /// Of single steps with a state that is kept.
@@ -57,10 +57,15 @@ constexpr double unit_of_tf32 = 0x1p-11;
 template <class Calls>
 prepared_call ready(std::shared_ptr<Calls> const& calls, void (Calls::*run)(gpu::on),
                     std::vector<finding> const& found, bool is_ours, std::string const& note) {
+  // Of y, or of the gradient that is least exact.
+  bool const is_forward = found.front().output == "y";
+  auto const least_exact = [](auto& a, auto& b) { return a.relative_l2 < b.relative_l2; };
+  finding const shown =
+      is_forward ? found.front() : *std::max_element(found.begin(), found.end(), least_exact);
   return {.run = [calls, run](gpu::on where) { ((*calls).*run)(where); },
-          .relative_l2 = found.front().relative_l2,
+          .relative_l2 = shown.relative_l2,
           .of_allowed = worst_of(found).of_allowed,
-          .note = note,
+          .note = note + (is_forward ? "" : "L2 of " + shown.output),
           .most = is_ours ? 1 : std::numeric_limits<double>::infinity()};
 }
 
@@ -82,6 +87,8 @@ class rows_of_state_space_dual {
         bool const is_first = kind.name == as_initialized.name;
         if (!is_first && !rows.has_long_memory) continue;
         add_forward<bfloat16>(rows.shape, kind, unit<bfloat16>, "");
+        run_turns();
+        if (rows.has_gradient) add_gradient<bfloat16>(rows.shape, kind);
         run_turns();
         if (!is_first || !rows.has_floats) continue;
         add_forward<float>(rows.shape, kind, unit<float>, "");
@@ -115,6 +122,20 @@ class rows_of_state_space_dual {
   }
 
   template <class T>
+  void add_gradient(dual_shape const& s, memory_kind const& kind) {
+    auto const arrays = std::make_shared<dual_arrays<T>>(stream_, s, kind);
+    program_.add(row_of<T>("state_space_dual", s, kind, true), [arrays] {
+      auto const calls = std::make_shared<own_dual_gradient_calls<T>>(arrays);
+      return ready(calls, &own_dual_gradient_calls<T>::both, calls->check(unit<T>), true, "");
+    });
+    if (!peer_) return;
+    program_.add(row_of<T>(peer_->name(), s, kind, true), [this, arrays] {
+      auto const calls = std::make_shared<peer_dual_gradient_calls<T>>(*peer_, arrays);
+      return ready(calls, &peer_dual_gradient_calls<T>::both, calls->check(unit<T>), false, "");
+    });
+  }
+
+  template <class T>
   void add_step(dual_shape const& s) {
     auto const arrays = std::make_shared<dual_arrays<T>>(stream_, s, as_initialized);
     auto const row = [&](std::string const& operation) {
@@ -133,20 +154,22 @@ class rows_of_state_space_dual {
     });
   }
 
-  /// x and y are moved, step sizes of heads, B and C of all heads. The state is multiplied by C,
-  /// and what is added to it is a product too.
+  /// x and y are moved, step sizes of heads, B and C of all heads; for the gradient all inputs
+  /// again, the cotangent, and a gradient of each. The state is multiplied by C, and what is added
+  /// to it is a product too; backward there are five such.
   template <class T>
   static device_row row_of(std::string const& operation, dual_shape const& s,
-                           memory_kind const& kind) {
+                           memory_kind const& kind, bool has_gradient = false) {
     auto const states = static_cast<double>(s.states);
-    double const moved = 2 + 1. / double(s.head_dim) + 2 * states / double(s.channels());
-    return {.operation = operation,
+    double const of_step = 1. / double(s.head_dim), shared = 2 * states / double(s.channels());
+    double const moved = has_gradient ? 5 + 3 * of_step + 3 * shared : 2 + of_step + shared;
+    return {.operation = operation + (has_gradient ? "+vjp" : ""),
             .scalar = scalar_name<T>,
             .layout = name_of(innermost::channels),
             .rows = s.batch * s.channels(),
             .length = s.length,
             .bytes = moved * sizeof(T),
-            .work = 4 * states,
+            .work = (has_gradient ? 14 : 4) * states,
             .rows_are = std::string(kind.name) + "/" + std::to_string(s.batch) + "x" +
                         std::to_string(s.heads)};
   }
@@ -174,7 +197,8 @@ class rows_of_state_space_dual {
 /// Forward rows of one model.
 std::string curve_of(device_result const& r) {
   auto const& w = r.what;
-  bool const is_shown = w.scalar == "bf16" && w.rows_are == "init/1x80" && w.length > 1;
+  bool const is_shown = w.scalar == "bf16" && w.rows_are == "init/1x80" && w.length > 1 &&
+                        !w.operation.ends_with("+vjp");
   return is_shown ? w.operation : "";
 }
 

@@ -121,16 +121,21 @@ TEST(SelectiveScan, IsTheFormulaForAnyNumberOfSegments) {
     }
 }
 
-// A tile of 16 steps that is short beside what has been walked is summed by moments: up to power 5
-// from about 240 steps on, up to 3 from 1400.
-TEST(SelectiveScan, IsTheFormulaWhereTheFirstPassGoesFar) {
+// Few rows and many, which have kernels of their own, with eigenvalues for several rows of a batch.
+TEST(SelectiveScan, IsTheFormulaForAFewSteps) {
   SSM_SKIP_WITHOUT_DEVICE();
-  std::uint64_t seed = 2700;
-  for (auto const& layout : layouts) {
-    expect_truth<float>({1, 3900, 40, 16}, 1, {}, seed++, layout, {.segments = 2});
-    expect_truth<float>({1, 1700, 20, 24}, 2, {}, seed++, layout, {.segments = 3});
-    expect_truth<float16>({1, 1700, 40, 16}, 1, {}, seed++, layout, {.segments = 2});
-    expect_truth<bfloat16>({1, 3300, 24, 16}, 3, {}, seed++, layout, {.segments = 2});
+  std::uint64_t seed = 2500;
+  for (index_t const batch : {1, 300}) {
+    for (auto const& layout : layouts) {
+      expect_truth<float>({batch, 3, 120, 16}, 3, selective_options::all(), seed++, layout);
+    }
+    for (index_t const states : {1, 6, 20, 128, 132, 256}) {
+      expect_truth<float>({batch, 1, 15, states}, 1, {}, seed++, {});
+    }
+    for (unsigned bits = 0; bits < selective_options::combinations; bits += batch == 1 ? 17 : 97) {
+      expect_truth<float>({batch, 2, 112, 16}, 1, selective_options::of_bits(bits), seed++, {});
+    }
+    expect_truth<bfloat16>({batch, 1, 112, 16}, 1, {}, seed++, {});
   }
 }
 
