@@ -35,8 +35,8 @@ struct head_tile {
   }
 };
 
-/// Warp (band, side) has rows 16·band of each product and a quarter of its columns; a lane has rows
-/// `row` and row + 8 of them, and of each eight columns `column` and the next.
+/// Warp (band, half) has rows 16·band of a product and one half of its columns; a lane has rows
+/// `row` and row + 8, and of each eight columns `column` and the next.
 template <class T, int States>
 struct chunk_block {
   using shape = chunk_shape<T, States>;
@@ -45,16 +45,16 @@ struct chunk_block {
   using memory_layout = chunk_memory<T, States>;
   using head_stage = typename memory_layout::head_stage;
   static constexpr int depth = products::depth;
-  static constexpr int width = vjp_steps / vjp_sides;  // columns of a warp, steps or channels
+  static constexpr int width = vjp_steps / vjp_halves;  // columns of a warp, steps or channels
   static constexpr int step_tiles = width / 8;
-  static constexpr int state_tiles = States / vjp_sides / 8;
+  static constexpr int state_tiles = States / vjp_halves / 8;
 
   dual_vjp_problem<T> const& p;
   memory_layout m;
   index_t chunk, part, group, b;
   int first_tile, last_tile;
   int count, states;  // of steps and states that there are
-  int band, side, row, column;
+  int band, half, row, column;
   bool has_gate, is_first_pass;
 
   __device__ chunk_block(dual_vjp_problem<T> const& problem, std::byte* memory)
@@ -67,23 +67,23 @@ struct chunk_block {
     count = steps_in(p, chunk);
     states = count_in(p.states, p.state_tile, States);
     int const warp = static_cast<int>(threadIdx.x) / 32;
-    side = warp / vjp_bands;
-    band = (warp + side) % vjp_bands;  // bands have different work: each scheduler has all
+    half = warp / vjp_bands;
+    band = (warp + 2 * half) % vjp_bands;  // bands have different work: each scheduler has two
     row = 16 * band + lane_row();
     column = 2 * lane_pair();
     has_gate = p.gate.data_handle() != nullptr;
     is_first_pass = p.state_tile == 0;
   }
 
-  /// Whether this warp's part of a (step, step) matrix has elements on or below the diagonal.
-  __device__ bool has_past() const { return band >= side; }
+  /// Whether this warp's part of a (step, step) matrix has elements on or below the diagonal. Those
+  /// that have none do for others what is not shared out.
+  __device__ bool has_past() const { return 16 * band + 15 >= width * half; }
 
-  /// Ask for all that belongs to one tile of a head. The warps of the last side do so, which have
-  /// little to do while others mix.
+  /// Ask for all that belongs to one tile of a head.
   __device__ void request(head_tile const& of, int which) const {
-    if (side != vjp_sides - 1) return;
-    constexpr int askers = 32 * vjp_bands;
-    int const thread = static_cast<int>(threadIdx.x) % askers;
+    if (has_past()) return;
+    constexpr int askers = 64;
+    int const thread = 32 * band + static_cast<int>(threadIdx.x) % 32;
     head_stage const s = m.stage(which);
     index_t const t = chunk * vjp_steps;
     auto const ask = [&](auto const& to, auto const& view) {
@@ -99,7 +99,7 @@ struct chunk_block {
     };
     request_states<askers>(thread, s.entering, states_from(0));
     request_states<askers>(thread, s.leaving, states_from(1));
-    request_steps(thread, s.steps, p.steps_of(b, of.head, chunk));
+    request_steps<askers>(thread, s.steps, p.steps_of(b, of.head, chunk));
     if (p.D.data_handle() != nullptr) {
       request_skips(thread, s.D, &p.D(of.head, of.first_channel), p.D.stride(1), of.channels);
     }
@@ -122,14 +122,14 @@ struct chunk_block {
     __syncthreads();
   }
 
-  /// sum += this warp's part of a b over one depth from k.
+  /// sum += rows 16·band and the columns `of` a b, over one depth from k.
   template <bool TurnsA, bool TurnsB, int Tiles, class TileA, class TileB>
   __device__ void add_product(float (&sum)[Tiles][4], TileA const& a, TileB const& b_tile,
                               int k) const {
     auto const left = products::template left<TurnsA>(a, 16 * band, k);
 #pragma unroll
     for (int n = 0; n < Tiles; n += 2) {
-      auto const right = products::template right<TurnsB>(b_tile, 8 * Tiles * side + 8 * n, k);
+      auto const right = products::template right<TurnsB>(b_tile, 8 * Tiles * half ^ 8 * n, k);
       products::multiply(sum[n], sum[n + 1], left, right, p.exact);
     }
   }
@@ -139,10 +139,10 @@ struct chunk_block {
   template <int Tiles, class View>
   __device__ void add_rows(View const& to, index_t third, index_t first, int columns, bool packed,
                            float const (&values)[Tiles][4]) const {
-    int const own = 8 * Tiles * side + column;
+    int const own = 8 * Tiles * half + column;
     float* line = &to(b, chunk * vjp_steps + row, third, first);
     index_t const eight_rows = 8 * to.stride(1);
-    if (packed && columns == 8 * Tiles * vjp_sides) {
+    if (packed && columns == 8 * Tiles * vjp_halves) {
       line += own;
 #pragma unroll
       for (int r = 0; r < 2; ++r, line += eight_rows) {
@@ -168,22 +168,25 @@ struct chunk_block {
     }
   }
 
-  /// Sums over the rows of a warp for its columns: f(column, sum) by one lane each. Halves of the
-  /// columns go to halves of the lanes.
+  /// Sums over the rows of a warp for its columns: f(column, sum), one for each lane. Halves of the
+  /// columns go to halves of the lanes: seven exchanges.
   template <class F>
-  __device__ void sum_rows(float (&own)[2][2], F const& f) const {
+  __device__ void sum_rows(float (&own)[step_tiles][2], F const& f) const {
+    auto const exchanged = [](bool upper, float low, float high, int distance) {
+      float const there = __shfl_xor_sync(~0u, upper ? low : high, distance);
+      return (upper ? high : low) + there;
+    };
     int const lane = lane_row();
-    bool const upper = lane & 4, second = lane & 2;
-    float two[2];
+    bool const upper = lane & 4, second = lane & 2, odd = lane & 1;
+    float two[2][2];
 #pragma unroll
-    for (int e = 0; e < 2; ++e) {
-      float const there = __shfl_xor_sync(~0u, upper ? own[0][e] : own[1][e], 16);
-      two[e] = (upper ? own[1][e] : own[0][e]) + there;
+    for (int n = 0; n < 2; ++n) {
+#pragma unroll
+      for (int e = 0; e < 2; ++e) two[n][e] = exchanged(upper, own[n][e], own[n + 2][e], 16);
     }
-    float const there = __shfl_xor_sync(~0u, second ? two[0] : two[1], 8);
-    float const one = (second ? two[1] : two[0]) + there;
-    float const sum = one + __shfl_xor_sync(~0u, one, 4);
-    if (lane % 2 == 0) f(width * side + column + 8 * upper + second, sum);
+    float const first = exchanged(second, two[0][0], two[1][0], 8);
+    float const last = exchanged(second, two[0][1], two[1][1], 8);
+    f(width * half + 16 * upper + 8 * second + column + odd, exchanged(odd, first, last, 4));
   }
   __device__ static float sum_of_columns(float own) {
     own += __shfl_xor_sync(~0u, own, 1);

@@ -8,19 +8,19 @@
 
 namespace ssm::gpu::detail {
 
-/// Warps of a block are 4 bands of 16 rows of a product, by 4 sides of its columns.
+/// Warps of a block are 4 bands of 16 rows of a product by 2 halves of its columns.
 inline constexpr int vjp_bands = 4;
-inline constexpr int vjp_sides = 4;
+inline constexpr int vjp_halves = 2;
 
 /// Sums over the fragments of warps, for each step of a chunk or channel.
 struct alignas(256) chunk_sums {
-  float drive[vjp_sides][vjp_steps];       // x·u, of the gradient of the step size
-  float into_state[vjp_sides][vjp_steps];  // Δ_j x_j·(w_j B_j·g): terms that enter the state at j
-  float from_state[vjp_sides][vjp_steps];     // C_i·(e_i dy_i·h): terms that leave it at i
-  float crossing[vjp_bands][vjp_steps];       // terms from steps <= j of j's side to later rows
-  float from_side[vjp_sides - 1][vjp_steps];  // terms from steps of a side to row i
+  float drive[vjp_halves][vjp_steps];       // x·u, of the gradient of the step size
+  float into_state[vjp_halves][vjp_steps];  // Δ_j x_j·(w_j B_j·g): terms that enter the state at j
+  float from_state[vjp_halves][vjp_steps];  // C_i·(e_i dy_i·h): terms that leave it at i
+  float crossing[vjp_bands][vjp_steps];     // terms from steps <= j of j's half to later rows
+  float from_first_half[vjp_steps];         // terms from the first 32 steps to row i
   float D[vjp_bands][vjp_channels];
-  float through[vjp_bands * vjp_sides];  // 2^S_last h·g
+  float through[vjp_bands * vjp_halves];  // 2^S_last h·g
 };
 
 /// Shared memory: B and C, what mixes the steps of a chunk, sums of two heads, and stages of what
@@ -30,7 +30,7 @@ struct chunk_shape {
   using stored = typename products_of<T>::stored;
   using step_tile = matrix_tile<stored, vjp_steps>;  // (step, step) or (step, channel)
   using state_tile = matrix_tile<stored, States>;    // (step, state) or (channel, state)
-  static constexpr int threads = 32 * vjp_bands * vjp_sides;
+  static constexpr int threads = 32 * vjp_bands * vjp_halves;
   static constexpr int step_elements = vjp_steps * vjp_steps;
   static constexpr int state_elements = vjp_steps * States;
   static constexpr int sum_bytes = sizeof(chunk_sums);
@@ -92,8 +92,8 @@ struct chunk_memory {
 /// Passes over further states have no terms between steps.
 __device__ inline void store_step_sums(chunk_sums const& s, bool has_crossing, float* to) {
   int const lane = static_cast<int>(threadIdx.x) % 32, k = 2 * lane;
-  auto const both = [&](float const(&sides)[vjp_sides][vjp_steps], int i) {
-    return (sides[0][i] + sides[1][i]) + (sides[2][i] + sides[3][i]);
+  auto const both = [](float const(&halves)[vjp_halves][vjp_steps], int i) {
+    return halves[0][i] + halves[1][i];
   };
   float through = 0.0f;
 #pragma unroll
@@ -116,15 +116,12 @@ __device__ inline void store_step_sums(chunk_sums const& s, bool has_crossing, f
       if (k > 0) crossing[0] += rows[k - 1];
       crossing[1] += rows[k];
     }
-    // Terms from a side whose last step is `last` cross it in `crossing`, and later steps here.
-#pragma unroll
-    for (int side = 0; side < vjp_sides - 1; ++side) {
-      int const last = (side + 1) * (vjp_steps / vjp_sides);
-      float const first = s.from_side[side][k], second = s.from_side[side][k + 1];
-      float const all = sum_from(first + second), later = __shfl_down_sync(~0u, all, 1);
-      if (k > last) crossing[0] += all;
-      if (k + 1 > last) crossing[1] += second + (lane < 31 ? later : 0.0f);
-    }
+    // What begins in the first half and crosses step 32 is in `crossing`; what crosses later steps
+    // is not.
+    float const first = s.from_first_half[k], second = s.from_first_half[k + 1];
+    float const all = sum_from(first + second), later = __shfl_down_sync(~0u, all, 1);
+    if (k > vjp_steps / 2) crossing[0] += all;
+    if (k + 1 > vjp_steps / 2) crossing[1] += second + (lane < 31 ? later : 0.0f);
   }
   float const log0 = through + entered + since + crossing[0];
   float const log1 = through + (entered + into[0]) + (from[1] + left) + crossing[1];

@@ -13,8 +13,8 @@ namespace ssm::gpu::detail {
 ///   u_j = w_j B_j·g + Σ_{i >= j} (C_i·B_j) L_ij dy_i,   dx_j = D dy_j + Δ_j u_j,
 ///   dC_i = e_i dy_i·h + Σ_{j <= i} G_ij B_j,            dB_j = w_j Δ_j x_j·g + Σ_{i >= j} G_ij
 ///   C_i, G_ij = (dy_i·x_j) L_ij Δ_j.
-/// dB, dC and G stay in registers through all heads. Of more states a pass has `States`; all but
-/// the first only add what goes through the state.
+/// G, dB and dC stay in registers through all heads. Of more
+/// states a pass has `States`; all but the first only add what goes through the state.
 template <class T, int States>
 class chunk_head : public chunk_block<T, States> {
   using base = chunk_block<T, States>;
@@ -22,17 +22,19 @@ class chunk_head : public chunk_block<T, States> {
  protected:
   using typename base::head_stage, typename base::products, typename base::shape;
   using factor = typename products::factor;
-  using base::add_product, base::add_rows, base::band, base::column, base::depth, base::width,
-      base::is_first_pass, base::m, base::p, base::row, base::side, base::state_tiles,
-      base::step_tiles, base::sum_of_columns, base::sum_rows;
+  using base::add_product, base::add_rows, base::band, base::column, base::depth, base::half,
+      base::is_first_pass, base::m, base::p, base::row, base::state_tiles, base::step_tiles,
+      base::sum_of_columns, base::sum_rows, base::width;
 
   using base::base;
 
   __device__ void pull_back(head_stage const& s, head_tile const& of, chunk_sums& sums) {
     chunk_steps const steps{s.steps};
     mix(s, steps, sums);
+    add_through(s, steps, sums);
+    add_projections(s, steps, sums);
     float u[step_tiles][4] = {};
-#pragma unroll 2
+#pragma unroll 4
     for (int k = 0; k < States; k += depth) add_product<false, false>(u, m.B(), s.leaving, k);
     scale_drives(u, s, steps, sums);
     __syncthreads();
@@ -43,7 +45,6 @@ class chunk_head : public chunk_block<T, States> {
       }
     }
     store_drives(u, s, steps, of, sums);
-    add_projections(s, steps, sums);
     if (this->has_gate && p.to_gate.data_handle() != nullptr) pull_back_gate(s, steps, of);
   }
 
@@ -51,12 +52,8 @@ class chunk_head : public chunk_block<T, States> {
   /// G, and the rest that steps of a chunk have with each other; leaves (C_i·B_j) L_ij in `mixing`.
   __device__ void mix(head_stage const& s, chunk_steps const& steps, chunk_sums& sums) {
     if (!this->has_past()) {
-      if (!is_first_pass) return;
       int const lane = static_cast<int>(threadIdx.x) % 32;
-      if (lane < width) {
-        sums.crossing[band][width * side + lane] = 0.0f;
-        if (side < vjp_sides - 1) sums.from_side[side][16 * band + lane] = 0.0f;
-      }
+      if (is_first_pass) sums.crossing[band][width * half + lane] = 0.0f;
       return;
     }
     float G[step_tiles][4] = {};
@@ -66,7 +63,7 @@ class chunk_head : public chunk_block<T, States> {
     }
     float const high[2] = {steps.high(row), steps.high(row + 8)};
     float const low[2] = {steps.low(row), steps.low(row + 8)};
-    int const first = width * side + column;
+    int const first = width * half + column;
 #pragma unroll
     for (int n = 0; n < step_tiles; ++n) {
       float mixed[4];
@@ -80,8 +77,8 @@ class chunk_head : public chunk_block<T, States> {
         G_[n][e] += G[n][e];
         G[n][e] = i > j ? G[n][e] * products_[n][e] : 0.0f;
       }
-      m.mixing().set_pair(row, column, width * side ^ 8 * n, mixed[0], mixed[1]);
-      m.mixing().set_pair(row + 8, column, width * side ^ 8 * n, mixed[2], mixed[3]);
+      m.mixing().set_pair(row, column, width * half ^ 8 * n, mixed[0], mixed[1]);
+      m.mixing().set_pair(row + 8, column, width * half ^ 8 * n, mixed[2], mixed[3]);
     }
     if (is_first_pass) add_crossing(G, sums);
   }
@@ -92,7 +89,7 @@ class chunk_head : public chunk_block<T, States> {
     int const lane = lane_pair();
 #pragma unroll
     for (int n = 0; n < step_tiles; ++n) {
-      int const j = width * side + 8 * n + column;
+      int const j = width * half + 8 * n + column;
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
         float const own = terms[n][2 * r] + terms[n][2 * r + 1];
@@ -108,9 +105,9 @@ class chunk_head : public chunk_block<T, States> {
       }
     }
     sum_rows(crossing, [&](int j, float sum) { sums.crossing[band][j] = sum; });
-    if (side < vjp_sides - 1 && lane == 0) {
-      sums.from_side[side][row] = before[0];
-      sums.from_side[side][row + 8] = before[1];
+    if (half == 0 && lane == 0) {
+      sums.from_first_half[row] = before[0];
+      sums.from_first_half[row + 8] = before[1];
     }
   }
 
@@ -124,13 +121,13 @@ class chunk_head : public chunk_block<T, States> {
       float dot = 0.0f;
 #pragma unroll
       for (int n = 0; n < step_tiles; ++n) {
-        float2 const x = s.x.pair(j, column, width * side ^ 8 * n);
+        float2 const x = s.x.pair(j, column, width * half ^ 8 * n);
         u[n][2 * r] *= weight;
         u[n][2 * r + 1] *= weight;
         dot = fmaf(x.x, u[n][2 * r], fmaf(x.y, u[n][2 * r + 1], dot));
       }
       dot = sum_of_columns(dot);
-      if (lane_pair() == 0) sums.into_state[side][j] = dot * steps.step(j);
+      if (lane_pair() == 0) sums.into_state[half][j] = dot * steps.step(j);
     }
   }
 
@@ -143,7 +140,7 @@ class chunk_head : public chunk_block<T, States> {
     float dot[2] = {0.0f, 0.0f}, of_D[step_tiles][2];
 #pragma unroll
     for (int n = 0; n < step_tiles; ++n) {
-      int const more = width * side ^ 8 * n;
+      int const more = width * half ^ 8 * n;
       float2 D{0.0f, 0.0f};
       if (skips) D = *reinterpret_cast<float2 const*>(s.D + more + column);
 #pragma unroll
@@ -164,54 +161,75 @@ class chunk_head : public chunk_block<T, States> {
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       float const sum = sum_of_columns(dot[r]);
-      if (lane_pair() == 0) sums.drive[side][row + 8 * r] = sum;
+      if (lane_pair() == 0) sums.drive[half][row + 8 * r] = sum;
     }
     if (p.to_x.data_handle() != nullptr) {
       add_rows(p.to_x, of.head, of.first_channel, of.channels, p.packed_x, u);
     }
   }
 
-  /// What goes through the states to dB and dC; terms that leave the state, and h·g.
+  /// h·g: the diagonal of h g^T, of which a warp has 16 rows and half of the states.
+  __device__ void add_through(head_stage const& s, chunk_steps const& steps,
+                              chunk_sums& sums) const {
+    float low[4] = {}, high[4] = {};
+    int const first = States / vjp_halves * half;
+#pragma unroll 4
+    for (int k = 0; k < States / vjp_halves; k += depth) {
+      factor const h = products::template left<false>(s.entering, 16 * band, first ^ k);
+      factor const g = products::template right<false>(s.leaving, 16 * band, first ^ k);
+      products::multiply(low, high, h, g, p.exact);
+    }
+    float through = 0.0f;  // rows r and r + 8, with columns r of the first and of the second eight
+    if (lane_row() == column) through = low[0] + high[2];
+    if (lane_row() == column + 1) through = low[1] + high[3];
+    float const sum = sum_of_warp(through);
+    if (threadIdx.x % 32 == 0) {
+      sums.through[band + vjp_bands * half] = steps.entered(vjp_steps - 1) * sum;
+    }
+  }
+
+  /// What goes through the states to dB and dC, and terms that leave the state.
   __device__ void add_projections(head_stage const& s, chunk_steps const& steps, chunk_sums& sums) {
-    float C[state_tiles][4] = {}, B[state_tiles][4] = {}, through = 0.0f;
-    int const first = States / vjp_sides * side;
+    constexpr int ranks = vjp_channels / depth;
+    factor cotangent[ranks], x[ranks];
 #pragma unroll
-    for (int k = 0; k < vjp_channels; k += depth) {
-      factor const cotangent = products::template left<false>(s.cotangent, 16 * band, k);
-      factor const x = products::template left<false>(s.x, 16 * band, k);
-#pragma unroll
-      for (int n = 0; n < state_tiles; n += 2) {
-        factor const h = products::template right<true>(s.entering, first ^ 8 * n, k);
-        factor const g = products::template right<true>(s.leaving, first ^ 8 * n, k);
-        products::multiply(C[n], C[n + 1], cotangent, h, p.exact);
-        products::multiply(B[n], B[n + 1], x, g, p.exact);
-        if (k / depth % vjp_bands == band) through = h.dot(g, through);
-      }
+    for (int k = 0; k < ranks; ++k) {
+      cotangent[k] = products::template left<false>(s.cotangent, 16 * band, k * depth);
+      x[k] = products::template left<false>(s.x, 16 * band, k * depth);
     }
     float const entered[2] = {steps.entered(row), steps.entered(row + 8)};
     float const weight[2] = {steps.driven(row), steps.driven(row + 8)};
     float dot[2] = {0.0f, 0.0f};
 #pragma unroll
-    for (int n = 0; n < state_tiles; ++n) {
+    for (int n = 0; n < state_tiles; n += 2) {
+      int const first = States / vjp_halves * half ^ 8 * n;
+      float C[2][4] = {}, B[2][4] = {};
 #pragma unroll
-      for (int r = 0; r < 2; ++r) {
-        float2 const own = m.C().pair(row + 8 * r, column, first ^ 8 * n);
-        float const c0 = C[n][2 * r], c1 = C[n][2 * r + 1];
-        dot[r] = fmaf(c0, own.x, fmaf(c1, own.y, dot[r]));
-        to_C_[n][2 * r] = fmaf(entered[r], c0, to_C_[n][2 * r]);
-        to_C_[n][2 * r + 1] = fmaf(entered[r], c1, to_C_[n][2 * r + 1]);
-        to_B_[n][2 * r] = fmaf(weight[r], B[n][2 * r], to_B_[n][2 * r]);
-        to_B_[n][2 * r + 1] = fmaf(weight[r], B[n][2 * r + 1], to_B_[n][2 * r + 1]);
+      for (int k = 0; k < ranks; ++k) {
+        factor const h = products::template right<true>(s.entering, first, k * depth);
+        factor const g = products::template right<true>(s.leaving, first, k * depth);
+        products::multiply(C[0], C[1], cotangent[k], h, p.exact);
+        products::multiply(B[0], B[1], x[k], g, p.exact);
+      }
+#pragma unroll
+      for (int q = 0; q < 2; ++q) {
+#pragma unroll
+        for (int r = 0; r < 2; ++r) {
+          float2 const own = m.C().pair(row + 8 * r, column, first ^ 8 * q);
+          float const c0 = C[q][2 * r], c1 = C[q][2 * r + 1];
+          dot[r] = fmaf(c0, own.x, fmaf(c1, own.y, dot[r]));
+          float(&to_c)[4] = to_C_[n + q], (&to_b)[4] = to_B_[n + q];
+          to_c[2 * r] = fmaf(entered[r], c0, to_c[2 * r]);
+          to_c[2 * r + 1] = fmaf(entered[r], c1, to_c[2 * r + 1]);
+          to_b[2 * r] = fmaf(weight[r], B[q][2 * r], to_b[2 * r]);
+          to_b[2 * r + 1] = fmaf(weight[r], B[q][2 * r + 1], to_b[2 * r + 1]);
+        }
       }
     }
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       float const sum = sum_of_columns(dot[r]);
-      if (lane_pair() == 0) sums.from_state[side][row + 8 * r] = entered[r] * sum;
-    }
-    float const sum = sum_of_warp(through);
-    if (threadIdx.x % 32 == 0) {
-      sums.through[band + vjp_bands * side] = steps.entered(vjp_steps - 1) * sum;
+      if (lane_pair() == 0) sums.from_state[half][row + 8 * r] = entered[r] * sum;
     }
   }
 
@@ -232,7 +250,7 @@ class chunk_head : public chunk_block<T, States> {
       if (this->has_past()) {
 #pragma unroll
         for (int n = 0; n < step_tiles; ++n) {
-          int const more = width * side ^ 8 * n;
+          int const more = width * half ^ 8 * n;
           float2 const step =
               *reinterpret_cast<float2 const*>(steps.all(step_number::step) + more + column);
 #pragma unroll
@@ -251,7 +269,7 @@ class chunk_head : public chunk_block<T, States> {
     bool const skips = is_first_pass && p.D.data_handle() != nullptr;
 #pragma unroll
     for (int n = 0; n < step_tiles; ++n) {
-      int const more = width * side ^ 8 * n;
+      int const more = width * half ^ 8 * n;
       float2 D{0.0f, 0.0f};
       if (skips) D = *reinterpret_cast<float2 const*>(s.D + more + column);
 #pragma unroll

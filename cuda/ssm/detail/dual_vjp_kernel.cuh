@@ -12,8 +12,8 @@ template <class T, int States>
 class chunk_pull_back : chunk_head<T, States> {
   using base = chunk_head<T, States>;
   using base::add_product, base::add_rows, base::band, base::column, base::depth, base::G_,
-      base::width, base::is_first_pass, base::m, base::p, base::products_, base::row, base::side,
-      base::state_tiles, base::step_tiles, base::to_B_, base::to_C_;
+      base::half, base::is_first_pass, base::m, base::p, base::products_, base::row,
+      base::state_tiles, base::step_tiles, base::to_B_, base::to_C_, base::width;
   using typename base::head_stage, typename base::shape;
 
  public:
@@ -61,7 +61,7 @@ class chunk_pull_back : chunk_head<T, States> {
   /// The sums of a head, whose gradients come to be after all kernels of chunks.
   __device__ void store_sums(index_t tile, int which) const {
     chunk_sums const& sums = m.sums(which);
-    if (side != vjp_sides - 2) return;  // warps above the diagonal have time
+    if (this->has_past()) return;
     if (band == 0) {
       store_step_sums(sums, is_first_pass,
                       p.step_sums_of(p.state_tile, this->b, tile, this->chunk));
@@ -81,7 +81,7 @@ class chunk_pull_back : chunk_head<T, States> {
     __syncthreads();
 #pragma unroll
     for (int n = 0; n < step_tiles; ++n) {
-      int const more = width * side ^ 8 * n;
+      int const more = width * half ^ 8 * n;
       m.mixing().set_pair(row, column, more, G_[n][0], G_[n][1]);
       m.mixing().set_pair(row + 8, column, more, G_[n][2], G_[n][3]);
     }
@@ -95,11 +95,13 @@ class chunk_pull_back : chunk_head<T, States> {
       add_product<true, true>(to_B_, m.mixing(), m.C(), k);
     }
     if (p.parts == 1) {
-      index_t const first = p.state_tile * States;
-      if (p.to_B.data_handle() != nullptr)
-        add_rows(p.to_B, this->group, first, this->states, p.packed_shared, to_B_);
-      if (p.to_C.data_handle() != nullptr)
-        add_rows(p.to_C, this->group, first, this->states, p.packed_shared, to_C_);
+      int const first = static_cast<int>(p.state_tile) * States;
+      auto const add = [&](auto const& view, auto const& sums) {
+        if (view.data_handle() == nullptr) return;
+        add_rows(view, this->group, first, this->states, p.packed_shared, sums);
+      };
+      add(p.to_B, to_B_);
+      add(p.to_C, to_C_);
       return;
     }
     float* const to = p.shared + p.shared_of(this->part, this->b, this->group, this->chunk, States);
@@ -107,7 +109,7 @@ class chunk_pull_back : chunk_head<T, States> {
     for (int n = 0; n < state_tiles; ++n) {
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
-        int const at = (row + 8 * r) * States + States / vjp_sides * side + 8 * n + column;
+        int const at = (row + 8 * r) * States + States / vjp_halves * half + 8 * n + column;
         *reinterpret_cast<float2*>(to + at) = {to_B_[n][2 * r], to_B_[n][2 * r + 1]};
         *reinterpret_cast<float2*>(to + vjp_steps * States + at) = {to_C_[n][2 * r],
                                                                     to_C_[n][2 * r + 1]};
@@ -118,7 +120,7 @@ class chunk_pull_back : chunk_head<T, States> {
 
 /// Block (chunk, part of a group's heads, (b, group)).
 template <class T, int States>
-__global__ void __launch_bounds__(512, 1)
+__global__ void __launch_bounds__(256, 1)
     dual_vjp_kernel(__grid_constant__ dual_vjp_problem<T> const p, int stages) {
   extern __shared__ __align__(256) std::byte vjp_memory[];
   chunk_pull_back<T, States>(p, vjp_memory).run(stages);

@@ -23,34 +23,31 @@ __device__ void request_unit(T* to_shared, void const* from_global, int bytes) {
 template <int Threads, class Tile, class T>
 __device__ void request_rows(int thread, Tile const& tile, T const* first, index_t pitch, int rows,
                              int columns) {
-  constexpr int unit = Tile::unit, units = Tile::columns / unit;
-  constexpr int step = Threads / units;  // rows
-  static_assert(step * units == Threads && vjp_steps % step == 0 && step % 8 == 0);
-  int const column = thread % units * unit;
-  int const left = min(max(columns - column, 0), unit) * static_cast<int>(sizeof(T));
-  T const* from = first + thread / units * pitch + column;
+  constexpr int unit = Tile::unit, line = 8 * unit, step = Threads / 8;  // eight units, rows
+  static_assert(step % 8 == 0 && vjp_steps % step == 0);
+  int const row = thread / 8, column = thread % 8 * unit;
 #pragma unroll
-  for (int i = 0; i < vjp_steps / step; ++i) {
-    int const row = i * step + thread / units;
-    request_unit(tile.at(thread / units, column, 0, i * step), from, row < rows ? left : 0);
-    from += step * pitch;
+  for (int more = 0; more < Tile::columns; more += line) {
+    int const left = min(max(columns - column - more, 0), unit) * static_cast<int>(sizeof(T));
+    T const* from = first + row * pitch + column + more;
+#pragma unroll
+    for (int i = 0; i < vjp_steps; i += step, from += step * pitch) {
+      request_unit(tile.at(row, column, more, i), from, i + row < rows ? left : 0);
+    }
   }
 }
 
 /// Ask for a tile as it lies in the workspace, row by row.
 template <int Threads, class Tile, class Stored>
 __device__ void request_states(int thread, Tile const& tile, Stored const* from) {
-  constexpr int unit = Tile::unit, units = Tile::columns / unit, step = Threads / units;
-#pragma unroll
-  for (int i = 0; i < vjp_channels / step; ++i) {
-    request_unit(tile.at(thread / units, thread % units * unit, 0, i * step),
-                 from + (i * Threads + thread) * unit, 16);
-  }
+  request_rows<Threads>(thread, tile, from, Tile::columns, vjp_channels, Tile::columns);
 }
 
 /// Ask for what dual_vjp_steps_kernel left of a chunk.
-__device__ inline void request_steps(int thread, float* to, float const* from) {
-  if (thread < step_numbers / 4) request_unit(to + 4 * thread, from + 4 * thread, 16);
+template <int Threads>
+__device__ void request_steps(int thread, float* to, float const* from) {
+#pragma unroll
+  for (int i = 4 * thread; i < step_numbers; i += 4 * Threads) request_unit(to + i, from + i, 16);
 }
 
 /// Ask for the skips D of 64 channels, zeros beyond the first `channels`.

@@ -145,7 +145,8 @@ class state_pass {
     request_rows<shape::threads>(thread, other_of(stage),
                                  &other(b_, t, group, state_tile_ * States), other.stride(1), rows,
                                  states_);
-    request_steps(thread, const_cast<float*>(steps_of(stage).data), p.steps_of(b_, head_, chunk));
+    request_steps<shape::threads>(thread, const_cast<float*>(steps_of(stage).data),
+                                  p.steps_of(b_, head_, chunk));
     end_of_requests();
   }
 
