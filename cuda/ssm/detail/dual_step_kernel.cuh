@@ -3,6 +3,7 @@
 #pragma once
 
 #include <limits>
+#include <type_traits>
 
 #include "ssm/detail/dual_problem.cuh"
 #include "ssm/detail/selective_packets.cuh"
@@ -15,50 +16,20 @@ namespace ssm::gpu::detail {
 /// Calls of at most this many steps are the step kernel's, where nothing is saved.
 inline constexpr index_t few_dual_steps = 8;
 
-/// What the kernel knows of a call. Less than dual_problem says, in less space: a kernel that takes
-/// two microseconds waits for every line of its parameters. Offsets are int where elements of a row
-/// of the batch are near each other.
+/// What the kernel knows of a call (step_array).
 template <class T, class Offset>
 struct dual_step_call {
   template <class U>
-  struct array {
-    U* data;
-    index_t batch;
-    Offset second, third, fourth;
-
-    template <int Rank>
-    explicit array(tensor_view<U, Rank, memory::device> const& view)
-        : data{view.data_handle()},
-          batch{view.stride(0)},
-          second{static_cast<Offset>(view.stride(1))},
-          third{Rank > 2 ? static_cast<Offset>(view.stride(Rank > 2 ? 2 : 0)) : 0},
-          fourth{Rank > 3 ? static_cast<Offset>(view.stride(Rank > 3 ? 3 : 0)) : 0} {}
-    __device__ U* at(index_t b, Offset i, Offset j = 0, Offset k = 0) const {
-      return data + b * batch + (i * second + j * third + k * fourth);
-    }
-  };
-  struct numbers {
-    float const* data;
-    Offset stride, second;
-
-    explicit numbers(tensor_view<float const, 1, memory::device> const& view)
-        : data{view.data_handle()}, stride{static_cast<Offset>(view.stride(0))}, second{0} {}
-    explicit numbers(tensor_view<float const, 2, memory::device> const& view)
-        : data{view.data_handle()},
-          stride{static_cast<Offset>(view.stride(0))},
-          second{static_cast<Offset>(view.stride(1))} {}
-    __device__ float at(Offset i, Offset j = 0) const {
-      return data == nullptr ? 0.0f : data[i * stride + j * second];
-    }
-  };
+  using array = step_array<U, Offset>;
+  using parameter = step_parameter<Offset>;
 
   array<float> carry;
   array<T const> B, C, x, step_size, gate;
-  numbers bias, eigenvalue, D;
+  parameter bias, eigenvalue, D;
   array<T> y;
   int batch, length, head_dim, states, groups, group_heads;
-  bool softplus, limited, is_scaled;
-  float smallest_step, largest_step;
+  step_rule rule;
+  bool is_scaled;
   array<std::int32_t const> sequence;
   spectrum_scaling<float, memory::device> scaling;
 
@@ -79,11 +50,8 @@ struct dual_step_call {
         states{static_cast<int>(p.states)},
         groups{static_cast<int>(p.groups)},
         group_heads{static_cast<int>(p.group_heads)},
-        softplus{p.softplus},
-        limited{p.limited},
+        rule{p.softplus, p.limited, p.smallest_step, p.largest_step},
         is_scaled{p.scaling.scales_eigenvalues() || p.scaling.step.data_handle() != nullptr},
-        smallest_step{p.smallest_step},
-        largest_step{p.largest_step},
         sequence{p.sequence},
         scaling{p.scaling} {}
 
@@ -167,8 +135,8 @@ __global__ void __launch_bounds__(step_threads)
           float const bias = p.bias.at(head), eigenvalue = p.eigenvalue.at(head);
           float2 const scaled = p.is_scaled ? p.scaled(head, eigenvalue) : float2{eigenvalue, 1.0f};
           float step = to_number(projected) + bias;
-          if (p.softplus) step = ssm::softplus(step);
-          if (p.limited) step = clamp(step, p.smallest_step, p.largest_step);
+          if (p.rule.softplus) step = ssm::softplus(step);
+          if (p.rule.limited) step = clamp(step, p.rule.smallest, p.rule.largest);
           step_of_lane = step * scaled.y;
           exponent_of_lane = dual_problem<T>::log2_decay(scaled.x * log2_of_e, step_of_lane);
         }
@@ -246,7 +214,9 @@ void run_dual_steps(on where, dual_problem<T> const& p) {
   int const lane_bits = step_lane_bits(p.states);
   auto const are_near = [](auto const&... views) { return (has_near_elements(views) && ...); };
   bool const dense = has_dense_states(p.carry) && has_dense_states(p.B) && has_dense_states(p.C) &&
-                     are_near(p.carry, p.B, p.C, p.x, p.gate, p.y, p.step_size);
+                     are_near(p.carry, p.B, p.C, p.x, p.gate, p.y, p.step_size, p.sequence) &&
+                     has_near_elements(p.eigenvalue, 0) && has_near_elements(p.step_bias, 0) &&
+                     has_near_elements(p.D, 0);
   bool const one_row =
       dense && p.states <= 128 && are_few_rows(p.batch * p.heads * p.head_dim, lane_bits);
   index_t const at_once = (one_row ? 1 : 4) * (32 >> lane_bits);

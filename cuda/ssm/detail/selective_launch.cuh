@@ -133,8 +133,10 @@ void launch_steps(on where, selective_problem<T> const& p) {
            std::abs(of.time) * p.length + std::abs(of.group) * groups + p.states < far;
   };
   bool const dense = has_dense_states(p.carry) && has_dense_states(p.eigenvalue) &&
-                     has_near_elements(p.carry) && is_dense(p.B) && is_dense(p.C) && is_near(p.x) &&
-                     is_near(p.step_size) && is_near(p.gate) && is_near(p.y);
+                     has_near_elements(p.carry) && has_near_elements(p.eigenvalue, 0) &&
+                     has_near_elements(p.D, 0) && has_near_elements(p.step_bias, 0) &&
+                     has_near_elements(p.sequence) && is_dense(p.B) && is_dense(p.C) &&
+                     is_near(p.x) && is_near(p.step_size) && is_near(p.gate) && is_near(p.y);
   bool const one_row = dense && p.states <= 128 && are_few_rows(p.batch * p.channels, lane_bits);
   index_t const at_once = (one_row ? 1 : 4) * (32 >> lane_bits);
   index_t const warps = (p.group_channels + at_once - 1) / at_once;
@@ -144,15 +146,22 @@ void launch_steps(on where, selective_problem<T> const& p) {
   index_t const blocks = (warps + in_block - 1) / in_block;
   require<shape_error>(blocks < std::numeric_limits<std::int32_t>::max(),
                        "selective_scan: ", blocks, " blocks of channels, expected less than 2^31");
-  auto* const kernel = one_row          ? selective_step_kernel<T, 1, 1, true>
-                       : !dense         ? selective_step_kernel<T, 4, 2, false>
-                       : p.states > 128 ? selective_step_kernel<T, 4, 2, true>
-                                        : selective_step_kernel<T, 4, 1, true>;
-  kernel<<<dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(groups),
-                static_cast<unsigned>((p.batch + passes - 1) / passes)),
-           static_cast<unsigned>(32 * in_block), 0, where.stream>>>(p, lane_bits,
-                                                                    static_cast<int>(passes));
-  check(cudaGetLastError(), "selective_step_kernel");
+  require<shape_error>(std::max(p.batch, p.channels) < far, "selective_scan: x has ", p.batch,
+                       " rows of ", p.channels, " channels, expected less than 2^31 of each");
+  dim3 const grid(static_cast<unsigned>(blocks), static_cast<unsigned>(groups),
+                  static_cast<unsigned>((p.batch + passes - 1) / passes));
+  auto const launch = [&](auto* kernel, auto const& call) {
+    kernel<<<grid, static_cast<unsigned>(32 * in_block), 0, where.stream>>>(
+        call, lane_bits, static_cast<int>(passes));
+    check(cudaGetLastError(), "selective_step_kernel");
+  };
+  if (!dense) {
+    return launch(selective_step_kernel<T, 4, 2, false>, selective_step_call<T, index_t>(p));
+  }
+  launch(one_row          ? selective_step_kernel<T, 1, 1, true>
+         : p.states > 128 ? selective_step_kernel<T, 4, 2, true>
+                          : selective_step_kernel<T, 4, 1, true>,
+         selective_step_call<T, int>(p));
 }
 
 /// Whether a call is a few steps, for which nothing is cut.

@@ -29,9 +29,11 @@ inline bool are_few_rows(index_t rows, int lane_bits) {
 }
 
 /// How often a warp takes the next rows: more than once where there are more than fill a device, so
-/// that all blocks run at the same time (128 rows of 5120 channels: 27 us, in more waves 29 to 34).
+/// that all blocks run at the same time (128 rows of 5120 channels of Mamba on an H200: 24 us in one
+/// wave, 27 to 34 in others).
 inline index_t step_passes(index_t groups, index_t most) {
-  return std::clamp<index_t>((groups + 2047) / 2048, 1, most);
+  constexpr index_t at_a_time = 132 * 20;  // warps
+  return std::clamp<index_t>((groups + at_a_time - 1) / at_a_time, 1, most);
 }
 
 /// The row of `Rows` that a lane finishes, and the first of the lanes that finish a row.
@@ -87,31 +89,63 @@ __device__ void store_states(float* first, index_t stride, int count, float4 con
   }
 }
 
-/// Whether all elements of a view with the same first index are less than 2^31 elements apart.
+/// Whether all elements of a view that differ from `axis` on are less than 2^31 elements apart.
 template <class T, int Rank>
-bool has_near_elements(tensor_view<T, Rank, memory::device> const& view) {
+bool has_near_elements(tensor_view<T, Rank, memory::device> const& view, int axis = 1) {
   index_t reach = 0;
-  for (int axis = 1; axis < Rank; ++axis)
+  for (; axis < Rank; ++axis)
     reach += std::abs(view.stride(axis)) * std::max<index_t>(view.extent(axis), 1);
   return reach < std::numeric_limits<std::int32_t>::max();
 }
 
-/// An element of a view. Near: of one with near elements, which 32 bits find in a quarter of the
-/// instructions.
-template <bool Near, class View, class... Index>
-__device__ auto* element_at(View const& view, index_t first, Index... rest) {
-  auto* const from = view.data_handle() + first * view.stride(0);
-  int axis = 1;
-  if constexpr (Near) {
-    int offset = 0;
-    ((offset += static_cast<int>(rest) * static_cast<int>(view.stride(axis++))), ...);
-    return from + offset;
-  } else {
-    index_t offset = 0;
-    ((offset += static_cast<index_t>(rest) * view.stride(axis++)), ...);
-    return from + offset;
+/// An array as step kernels know it: less than a view says, because a kernel that takes two
+/// microseconds waits for every line of its parameters and counts every instruction. Offsets are
+/// int where the elements of a row of the batch are near each other.
+template <class U, class Offset>
+struct step_array {
+  U* data;
+  index_t batch;
+  Offset second, third, fourth;
+
+  step_array(U* first, index_t row, index_t i, index_t j, index_t k)
+      : data{first},
+        batch{row},
+        second{static_cast<Offset>(i)},
+        third{static_cast<Offset>(j)},
+        fourth{static_cast<Offset>(k)} {}
+  template <int Rank>
+  explicit step_array(tensor_view<U, Rank, memory::device> const& view)
+      : step_array(view.data_handle(), view.stride(0), view.stride(1),
+                   Rank > 2 ? view.stride(Rank > 2 ? 2 : 0) : 0,
+                   Rank > 3 ? view.stride(Rank > 3 ? 3 : 0) : 0) {}
+
+  __device__ U* at(index_t b, Offset i, Offset j = 0, Offset k = 0) const {
+    return data + b * batch + (i * second + j * third + k * fourth);
   }
-}
+};
+
+/// A parameter of each head or channel, 0 where there is none.
+template <class Offset>
+struct step_parameter {
+  float const* data;
+  Offset first, second;
+
+  template <int Rank>
+  explicit step_parameter(tensor_view<float const, Rank, memory::device> const& view)
+      : data{view.data_handle()},
+        first{static_cast<Offset>(view.stride(0))},
+        second{Rank > 1 ? static_cast<Offset>(view.stride(Rank > 1 ? 1 : 0)) : 0} {}
+
+  __device__ float at(Offset i, Offset j = 0) const {
+    return data == nullptr ? 0.0f : data[i * first + j * second];
+  }
+};
+
+/// How a projection becomes a step size.
+struct step_rule {
+  bool softplus, limited;
+  float smallest, largest;
+};
 
 /// Whether fours along the last axis of a view are whole and begin at multiples of what they take.
 template <class T, int Rank>
