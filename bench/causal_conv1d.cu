@@ -79,14 +79,14 @@ class convolution {
                                                    {stream_, {1, 1, shape_[2]}},
                                                    {stream_, {0}}});
     m->y_cotangent.fill_normal(stream_, layout_, 4, 1);
-    for (auto* const sum : {&m->x, &m->weight, &m->bias}) sum->fill_bytes(stream_, 0);
+    for (auto* const sum : {&m->x, &m->weight, &m->bias}) sum->fill_bytes(stream_, 0xff);
     auto const in = inputs();
     causal_conv1d_gradients<T, ssm::memory::device> const to{
         .x = m->x.view(layout_), .weight = parameters(m->weight), .bias = first_row(m->bias)};
     sequence_view<float const, ssm::memory::device> const arriving = m->y_cotangent.view(layout_);
     m->own = {stream_, {index_t(gpu::causal_conv1d_vjp_workspace(in, {}, arriving, {}, to))}};
     auto const run = [=](gpu::on where) {
-      gpu::causal_conv1d_vjp(where, in, {}, arriving, {}, to, m->own.view());
+      gpu::causal_conv1d_vjp(where, in, {}, arriving, {}, to, m->own.view(), gpu::accumulate::no);
     };
     run(stream_);
     auto const found = compare_conv1d_vjp(stream_, in, arriving, to);
@@ -135,7 +135,7 @@ class rows_of_convolution {
         };
         program_.add(row_of<T>("causal_conv1d", s, layout, 2. * sizeof(T)),
                      [=] { return problem().forward(false); });
-        program_.add(row_of<T>("causal_conv1d_vjp", s, layout, 3. * sizeof(float) + sizeof(T)),
+        program_.add(row_of<T>("causal_conv1d_vjp", s, layout, 2. * sizeof(float) + sizeof(T)),
                      [=] { return problem().gradient(); });
         run_turns();
       }

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "ssm/causal_conv1d.cuh"
+#include "ssm/graph.cuh"
 #include "support/conv1d_device.cuh"
 #include "support/device.cuh"
 
@@ -106,6 +107,51 @@ TEST(CausalConv1dVjp, GradientsAreAddedToWhatIsThere) {
     start(on.x, expected.x), start(on.weight, expected.weight), start(on.bias, expected.bias);
     expect_same_bits(on.run(stream), expected);
   }
+}
+
+TEST(CausalConv1dVjp, GradientsAreStoredOverWhatIsThere) {
+  SSM_SKIP_WITHOUT_DEVICE();
+  gpu::stream const stream;
+  for (bool const packed : {false, true}) {
+    auto const p = random_conv<bfloat16>({2, 50, 12}, 4, {.packed = packed}, 3150);
+    for (layout const* how : {&columns, &rows, &shifted_rows, &spread_columns}) {
+      auto const added = device_conv_vjp<bfloat16>(stream, p, *how).run(stream);
+      device_conv_vjp<bfloat16> on(stream, p, *how);
+      for (auto* const array : {&on.x, &on.weight, &on.bias}) array->poison(), array->send(stream);
+      auto own = on.poisoned_workspace(stream);
+      gpu::causal_conv1d_vjp(stream, on.forward.inputs(), on.forward.carry_view(),
+                             on.y_cotangent.view(), on.carry_view(), on.gradients(), own.view(),
+                             gpu::accumulate::no);
+      expect_same_bits(on.outcome(stream), added);
+    }
+  }
+}
+
+TEST(CausalConv1dVjp, RunsInAGraphAsOftenAsItIsLaunched) {
+  SSM_SKIP_WITHOUT_DEVICE();
+  gpu::stream const stream;
+  for (index_t const length : {1, 300})
+    for (layout const* how : {&columns, &rows}) {
+      SCOPED_TRACE(testing::Message() << how->name << ", length " << length);
+      auto const p = random_conv<bfloat16>({2, length, 40}, 4, {}, 3170);
+      device_conv_vjp<bfloat16> direct(stream, p, *how), on(stream, p, *how);
+      auto const expected = direct.run(stream);
+      auto const y = direct.forward.run(stream);
+      auto own = on.poisoned_workspace(stream);
+      gpu::graph const program(stream, [&] {
+        on.add(stream, own.view());
+        gpu::causal_conv1d(stream, on.forward.inputs(), on.forward.carry_view(),
+                           on.forward.y.view());
+      });
+      for (int launch = 0; launch < 2; ++launch) {
+        on.reset(stream), on.forward.reset(stream);
+        program.launch(stream);
+        expect_same_bits(on.outcome(stream), expected);
+        auto const found = on.forward.outcome(stream);
+        EXPECT_TRUE(has_same_bits(converted<float>(found.y), converted<float>(y.y)));
+        EXPECT_TRUE(has_same_bits(converted<float>(found.carry), converted<float>(y.carry)));
+      }
+    }
 }
 
 TEST(CausalConv1dVjp, WhatIsNotWantedChangesNothing) {

@@ -37,6 +37,7 @@ constexpr char const* layers[] = {
     "causal_conv1d detail/causal_conv1d_block detail/causal_conv1d_fast "
     "detail/causal_conv1d_fast_vjp detail/causal_conv1d_inputs detail/causal_conv1d_reference "
     "detail/conv1d_elements detail/conv1d_problem detail/conv1d_columns detail/conv1d_rows "
+    "detail/conv1d_step "
     "detail/conv1d_launch detail/conv1d_vjp_problem detail/conv1d_columns_vjp "
     "detail/conv1d_rows_vjp detail/conv1d_sums detail/conv1d_vjp_launch "
     "selective_scan detail/selective_scan_blocks detail/selective_scan_inputs "

@@ -6,6 +6,7 @@
 #include <tuple>
 #include <type_traits>
 
+#include "ssm/accumulate.cuh"
 #include "ssm/detail/conv1d_launch.cuh"
 #include "ssm/detail/conv1d_vjp_launch.cuh"
 #include "ssm/detail/require_apart.cuh"
@@ -116,10 +117,10 @@ std::size_t causal_conv1d_vjp_workspace(
 
 /// Gradient of causal_conv1d, as the CPU's. `initial` is the carry before the call;
 /// `carry_cotangent` is the cotangent of the final carry on entry and the gradient of the initial
-/// one on exit; either may be empty. The others are added to the views of `gradients`; weight and
-/// bias may have a stride of 0, which sums. Returns before the work is done, allocates nothing, and
-/// may be captured in a graph.
-/// Shapes    as causal_conv1d_vjp of the CPU; what is fast is what is fast in causal_conv1d, with
+/// one on exit; either may be empty. The others are added to the views of `gradients`, or stored
+/// (`how`), which for x is less to move; weight and bias may have a stride of 0, which sums.
+/// Returns before the work is done, allocates nothing, and may be captured in a graph. Shapes    as
+/// causal_conv1d_vjp of the CPU; what is fast is what is fast in causal_conv1d, with
 ///           groups of two channels.
 /// Accuracy  the slope of SiLU to 13 eps, at a sum that is off by (width + 1)/2 · eps·Σ|terms|;
 /// then
@@ -137,9 +138,10 @@ void causal_conv1d_vjp(
     sequence_view<float const, memory::device> const& y_cotangent,
     state_view<float, memory::device> const& carry_cotangent,
     std::type_identity_t<causal_conv1d_gradients<T, memory::device>> const& gradients,
-    workspace const& memory) {
+    workspace const& memory, accumulate how = accumulate::yes) {
   auto p =
       detail::causal_conv1d_vjp_problem<T>(in, initial, y_cotangent, carry_cotangent, gradients);
+  p.accumulates = how == accumulate::yes;
   if (in.x.empty()) return;
   auto const plan = detail::plan_conv1d_vjp(p);
   auto* const own = detail::checked(memory, sizeof(float) * static_cast<std::size_t>(plan.floats()),
@@ -154,11 +156,12 @@ void causal_conv1d_vjp_allocating(
     std::type_identity_t<state_view<T const, memory::device>> const& initial,
     sequence_view<float const, memory::device> const& y_cotangent,
     state_view<float, memory::device> const& carry_cotangent,
-    std::type_identity_t<causal_conv1d_gradients<T, memory::device>> const& gradients) {
+    std::type_identity_t<causal_conv1d_gradients<T, memory::device>> const& gradients,
+    accumulate how = accumulate::yes) {
   auto const bytes =
       causal_conv1d_vjp_workspace(in, initial, y_cotangent, carry_cotangent, gradients);
   tensor<std::byte, 1> own(where, {static_cast<index_t>(bytes)});
-  causal_conv1d_vjp(where, in, initial, y_cotangent, carry_cotangent, gradients, own.view());
+  causal_conv1d_vjp(where, in, initial, y_cotangent, carry_cotangent, gradients, own.view(), how);
 }
 
 }  // namespace ssm::gpu

@@ -38,7 +38,7 @@ __global__ void __launch_bounds__(conv1d_threads)
       for (int i = 0; i < Count; ++i) of_input[i] += p.from_carry(at.b, s, at.c + i);
     }
     if (is_own && wants_x) {
-      add_elements<Count>(&p.to.x(at.b, s, at.c), of_input);
+      p.leave(&p.to.x(at.b, s, at.c), of_input);
     } else if (is_initial && p.initial_gradient != nullptr) {
 #pragma unroll
       for (int i = 0; i < Count; ++i) p.initial_gradient_at(at.b, s, at.c + i) = of_input[i];
@@ -105,7 +105,7 @@ __global__ void __launch_bounds__(conv1d_threads)
         }
       }
       if (is_middle) {
-        if (wants_x) add_elements<Count>(to_x + u * to_stride, gradient[u]);
+        if (wants_x) p.leave(to_x + u * to_stride, gradient[u]);
       } else {
         leaves(t + u - (Taps - 1), gradient[u]);
       }

@@ -8,6 +8,7 @@
 
 #include "ssm/detail/conv1d_columns.cuh"
 #include "ssm/detail/conv1d_rows.cuh"
+#include "ssm/detail/conv1d_step.cuh"
 #include "ssm/error.hpp"
 #include "ssm/execution.cuh"
 
@@ -16,8 +17,9 @@ namespace ssm::gpu::detail {
 /// Neighbouring channels of a thread of columns, where elements come together.
 inline constexpr int conv1d_channels = 4;
 
-/// How a convolution is run: over channels, one or several of a thread, or over steps.
-enum class conv1d_order { channels, channels_together, steps };
+/// How a convolution is run: over channels, one or several of a thread, over steps, or over the
+/// channels of a single step.
+enum class conv1d_order { channels, channels_together, steps, step };
 
 /// Whether `count` neighbours along the channels begin at multiples of their size.
 template <class T>
@@ -60,16 +62,31 @@ inline conv1d_grid conv1d_grid_of(index_t lines, index_t places_of_line, char co
   return grid;
 }
 
-/// Work is cut for about so many threads, on any device.
-inline constexpr index_t conv1d_busy_threads = index_t{1} << 19;
+/// Threads of a kernel that the device runs at a time.
+template <class Problem>
+index_t threads_at_a_time(void (*kernel)(Problem)) {
+  int device = 0, processors = 0, blocks = 0;
+  check(cudaGetDevice(&device), "cudaGetDevice");
+  check(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device),
+        "cudaDeviceGetAttribute");
+  check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, conv1d_threads, 0),
+        "cudaOccupancyMaxActiveBlocksPerMultiprocessor");
+  return index_t{conv1d_threads} * processors * blocks;
+}
 
-/// Cut time into pieces of `least` to `most` steps.
+/// Cut time into pieces of at least `least` steps, so that all threads run at a time: what each
+/// does before its first step costs as much as some of them.
 template <class T>
-void cut_columns(conv1d_problem<T>& p, int channels, index_t least, index_t most,
+void cut_columns(conv1d_problem<T>& p, int channels, index_t threads, index_t least,
                  char const* name) {
   auto const [batch, length, all_channels, width] = p.in.extents();
   index_t const places = (all_channels + channels - 1) / channels;
-  index_t const steps = std::clamp(length * places / conv1d_busy_threads * batch, least, most);
+  conv1d_grid const line = conv1d_grid_of(1, places, name);
+  index_t const lanes = batch * (index_t{line.blocks_of_line} << line.log_lanes);
+  // Where few pieces fill the device, more than one wave of them: the last is seldom whole.
+  index_t const waves = threads / lanes >= 8 ? 1 : 4;
+  index_t const most_pieces = std::max<index_t>(waves * threads / lanes, 1);
+  index_t const steps = std::max((length + most_pieces - 1) / most_pieces, least);
   p.piece = (steps + conv1d_steps - 1) / conv1d_steps * conv1d_steps;
   index_t const pieces = (length + p.piece - 1) / p.piece;
   p.grid = conv1d_grid_of(batch * pieces, places, name);
@@ -80,43 +97,63 @@ void cut_columns(conv1d_problem<T>& p, int channels, index_t least, index_t most
 template <class T>
 void cut_rows(conv1d_problem<T>& p, index_t most, char const* name) {
   auto const [batch, length, channels, width] = p.in.extents();
-  constexpr index_t largest_phase = 16 / sizeof(T) - 1;
+  constexpr index_t aligned = 16 / sizeof(T);
+  auto const& x = p.in.x;
+  bool const in_phase = reinterpret_cast<std::uintptr_t>(x.data_handle()) % 16 == 0 &&
+                        x.stride(0) % aligned == 0 && x.stride(2) % aligned == 0;
+  index_t const largest_phase = in_phase ? 0 : aligned - 1;
   index_t const packets = (length + largest_phase + conv1d_packet - 1) / conv1d_packet;
-  index_t const of_thread = packets * channels / conv1d_busy_threads * batch;
+  constexpr index_t busy_threads = index_t{1} << 19;
+  index_t const of_thread = packets * channels / busy_threads * batch;
   p.piece =
       std::clamp<index_t>(of_thread, 1, std::clamp<index_t>(packets / conv1d_threads, 1, most));
   p.grid = conv1d_grid_of(batch * channels, (packets + p.piece - 1) / p.piece, name);
 }
 
+template <class T>
+conv1d_order order_of(conv1d_problem<T> const& p) {
+  auto const& x = p.in.x;
+  if (x.extent(1) == 1) return conv1d_order::step;
+  if (has_whole_columns<T const>(x, conv1d_channels) &&
+      has_whole_columns<T>(p.y, conv1d_channels)) {
+    return conv1d_order::channels_together;
+  }
+  bool const has_rows = x.stride(2) != 1 && has_rows_alike<T const, T>(x, p.y);
+  return has_rows ? conv1d_order::steps : conv1d_order::channels;
+}
+
 /// Kernels have up to 4 taps or up to 8.
 template <class T, int Taps>
-void launch_conv1d(on where, conv1d_problem<T> const& p, conv1d_order order) {
-  auto* const kernel = order == conv1d_order::steps ? conv1d_rows_kernel<T, Taps>
-                       : order == conv1d_order::channels_together
-                           ? conv1d_columns_kernel<T, Taps, conv1d_channels>
-                           : conv1d_columns_kernel<T, Taps, 1>;
+void run_conv1d(on where, conv1d_problem<T>& p) {
+  char const* const name = "causal_conv1d";
+  void (*kernel)(conv1d_problem<T>) = nullptr;
+  auto const cut = [&](int channels) {
+    cut_columns(p, channels, threads_at_a_time(kernel), 8, name);
+  };
+  switch (order_of(p)) {
+    case conv1d_order::step:
+      kernel = conv1d_step_kernel<T, Taps>;
+      p.grid = conv1d_grid_of(p.in.x.extent(0), p.in.x.extent(2), name);
+      break;
+    case conv1d_order::steps:
+      kernel = conv1d_rows_kernel<T, Taps>;
+      cut_rows(p, 16, name);
+      break;
+    case conv1d_order::channels_together:
+      kernel = conv1d_columns_kernel<T, Taps, conv1d_channels>;
+      cut(conv1d_channels);
+      break;
+    case conv1d_order::channels:
+      kernel = conv1d_columns_kernel<T, Taps, 1>;
+      cut(1);
+  }
   kernel<<<p.grid.blocks, conv1d_threads, 0, where.stream>>>(p);
   check(cudaGetLastError(), "conv1d_kernel");
 }
 
 template <class T>
 void run_conv1d(on where, conv1d_problem<T>& p) {
-  auto const& x = p.in.x;
-  conv1d_order order = conv1d_order::channels;
-  // Few steps are as fast as what comes before them: the fewer channels a thread, the better.
-  if (x.extent(1) > conv1d_steps && has_whole_columns<T const>(x, conv1d_channels) &&
-      has_whole_columns<T>(p.y, conv1d_channels)) {
-    order = conv1d_order::channels_together;
-  } else if (x.stride(2) != 1 && has_rows_alike<T const, T>(x, p.y)) {
-    order = conv1d_order::steps;
-  }
-  if (order == conv1d_order::steps) {
-    cut_rows(p, 16, "causal_conv1d");
-  } else {
-    cut_columns(p, order == conv1d_order::channels ? 1 : conv1d_channels, 8, 128, "causal_conv1d");
-  }
-  return p.in.weight.extent(1) <= 4 ? launch_conv1d<T, 4>(where, p, order)
-                                    : launch_conv1d<T, 8>(where, p, order);
+  return p.in.weight.extent(1) <= 4 ? run_conv1d<T, 4>(where, p) : run_conv1d<T, 8>(where, p);
 }
 
 }  // namespace ssm::gpu::detail

@@ -3,8 +3,6 @@
 // neighbouring steps.
 #pragma once
 
-#include <type_traits>
-
 #include "ssm/detail/conv1d_rows.cuh"
 #include "ssm/detail/conv1d_vjp_problem.cuh"
 
@@ -36,87 +34,83 @@ struct conv1d_row_sums {
 template <class T, int Taps>
 __global__ void __launch_bounds__(conv1d_threads)
     conv1d_rows_vjp_kernel(__grid_constant__ conv1d_vjp_problem<T> const p) {
-  conv1d_row<T> const at(p);
-  conv1d_parameters<Taps, 1> const with(p, at.c);
-  T const* const x = &p.in.x(at.b, 0, at.c);
-  float const* const y_cotangent = &p.y_cotangent(at.b, 0, at.c);
-  float* const to_x = p.to.x.data_handle() == nullptr ? nullptr : &p.to.x(at.b, 0, at.c);
-  bool const is_silu = p.in.activation == activation::silu;
   // Aligned parts beside the packet that have all that its inputs and the steps they reach see.
   constexpr int beside = Taps - 1 < 4 ? 4 : 8;
   constexpr int steps = conv1d_packet + Taps - 1;
+  conv1d_row<T, beside> const at(p);
+  conv1d_parameters<Taps, 1> const with(p, at.c);
+  T const* x = &p.in.x(at.b, 0, at.c) + at.first;
+  float const* y_cotangent = &p.y_cotangent(at.b, 0, at.c) + at.first;
+  bool const wants_x = p.to.x.data_handle() != nullptr;
+  float* to_x = wants_x ? &p.to.x(at.b, 0, at.c) + at.first : nullptr;
+  index_t first = at.first;
+  bool const is_silu = p.in.activation == activation::silu;
   conv1d_row_sums<Taps> sums;
-  conv1d_packet_inputs<T, beside, beside> in;
-  stored_elements<float, conv1d_packet + beside> ahead;
-  auto const ask = [&](index_t first) {
-    in.ask(p, x, first);
-    if (in.is_inside()) ahead.load(y_cotangent + first);
-  };
-  index_t first = at.is_there ? at.first : p.length();
-  if (first < p.length()) ask(first);
-  for (index_t left = p.piece; left > 0 && first < p.length(); --left, first += at.apart) {
-    in.receive(p, at, x, first);
-    auto const now = in;
-    float arriving[conv1d_packet + beside];
-    if (now.is_inside()) {
-      ahead.numbers(arriving);
-    } else {
+  // From the inputs and what arrives at the steps to the gradient of the packet.
+  auto const run = [&](auto const& in, auto const& arriving, float(&gradient)[conv1d_packet]) {
+    constexpr bool is_edge = requires {
+      in.is_step(0);
+    };
+    float cotangent[steps];
+    conv1d_sums(with, in, cotangent);
 #pragma unroll
-      for (int i = 0; i < conv1d_packet + beside; ++i) {
-        arriving[i] = now.is_step(i) ? y_cotangent[first + i] : 0.0f;
+    for (int i = 0; i < steps; ++i) {
+      cotangent[i] = arriving[i] * (is_silu ? silu_slope(cotangent[i]) : 1.0f);
+      if constexpr (is_edge) {
+        if (!in.is_step(i)) cotangent[i] = 0.0f;
       }
     }
-    if (left > 1 && first + at.apart < p.length()) ask(first + at.apart);
-    float gradient[conv1d_packet] = {};
-    auto const run = [&](auto which) {
-      constexpr bool is_middle = decltype(which)::value;
-      float cotangent[steps];
-      if (!is_middle && now.is_cut()) {
-        now.template sums<true>(with, cotangent);
-      } else {
-        now.template sums<false>(with, cotangent);
+#pragma unroll
+    for (float& each : gradient) each = 0.0f;
+#pragma unroll
+    for (int lag = 0; lag < Taps; ++lag) {
+      int const k = Taps - 1 - lag;
+      if (!with.has(k)) continue;
+#pragma unroll
+      for (int i = 0; i < conv1d_packet; ++i) {
+        float input = in[i - lag];
+        bool is_sent = true, is_counted = true;
+        if constexpr (is_edge) {
+          is_sent = in.is_step(i + lag) && in.is_seen(i, i + lag);
+          is_counted = in.is_step(i);
+          if (!in.is_seen(i - lag, i)) input = 0.0f;
+        }
+        if (is_sent) gradient[i] = fmaf(with.weight[k][0], cotangent[i + lag], gradient[i]);
+        if (is_counted) sums.weight[k] = fmaf(cotangent[i], input, sums.weight[k]);
       }
+    }
 #pragma unroll
-      for (int i = 0; i < steps; ++i) {
-        float const slope = is_silu ? silu_slope(cotangent[i]) : 1.0f;
-        cotangent[i] = is_middle || now.is_step(i) ? arriving[i] * slope : 0.0f;
-      }
+    for (int i = 0; i < conv1d_packet; ++i) sums.bias += cotangent[i];
+  };
+  conv1d_packet_ahead<T, beside, beside> ahead;
+  stored_elements<float, conv1d_packet + beside> arriving_ahead;
+  auto const ask = [&](index_t steps_on) {
+    ahead.ask(p, at.b, x + steps_on, first + steps_on);
+    arriving_ahead.load(y_cotangent + steps_on);
+  };
+  if (at.is_inside(0)) ask(0);
+  for (int packet = 0; packet < at.packets; ++packet) {
+    bool const is_middle = at.is_inside(packet) && ahead.is_one_sequence(p);
+    auto const in = ahead.take(p, at.b, at.c, x, is_middle ? first : beside);
+    float arriving[conv1d_packet + beside], gradient[conv1d_packet];
+    arriving_ahead.numbers(arriving);
+    if (at.is_inside(packet + 1)) ask(at.apart);
+    if (is_middle) {
+      run(in, arriving, gradient);
+      if (wants_x) p.leave(to_x, gradient);
+    } else {
+      conv1d_packet_edge<T, beside, beside> const edge(p, at.b, at.c, x, first);
 #pragma unroll
-      for (int lag = 0; lag < Taps; ++lag) {
-        int const k = Taps - 1 - lag;
-        if (!with.has(k)) continue;
+      for (int i = 0; i < steps; ++i) arriving[i] = edge.is_step(i) ? y_cotangent[i] : 0.0f;
+      run(edge, arriving, gradient);
 #pragma unroll
-        for (int i = 0; i < conv1d_packet; ++i) {
-          bool const is_seen = !now.is_cut() || now.is_seen(i, i + lag);
-          if (is_middle || (now.is_step(i + lag) && is_seen)) {
-            gradient[i] = fmaf(with.weight[k][0], cotangent[i + lag], gradient[i]);
-          }
-          if (is_middle || now.is_step(i)) {
-            float const input = is_middle || !now.is_cut() ? now.template seen<false>(i - lag, i)
-                                                           : now.template seen<true>(i - lag, i);
-            sums.weight[k] = fmaf(cotangent[i], input, sums.weight[k]);
-          }
+      for (int i = 0; i < conv1d_packet; ++i) {
+        if (wants_x && edge.is_step(i)) {
+          p.leave(to_x[i], gradient[i] + p.from_carry(at.b, first + i, at.c));
         }
       }
-#pragma unroll
-      for (int i = 0; i < conv1d_packet; ++i) sums.bias += cotangent[i];
-    };
-    now.is_inside() && !now.is_cut() ? run(std::true_type{}) : run(std::false_type{});
-    if (first + conv1d_packet > p.length() - (p.width() - 1)) {
-#pragma unroll
-      for (int i = 0; i < conv1d_packet; ++i) {
-        if (now.is_step(i)) gradient[i] += p.from_carry(at.b, first + i, at.c);
-      }
     }
-    if (to_x == nullptr) continue;
-    if (now.is_inside()) {
-      add_elements<conv1d_packet>(to_x + first, gradient);
-    } else {
-#pragma unroll
-      for (int i = 0; i < conv1d_packet; ++i) {
-        if (now.is_step(i)) to_x[first + i] += gradient[i];
-      }
-    }
+    x += at.apart, y_cotangent += at.apart, to_x += at.apart, first += at.apart;
   }
   if (at.is_first && p.initial_gradient != nullptr) {
     for (index_t s = 1 - p.width(); s < 0; ++s) {
@@ -126,7 +120,7 @@ __global__ void __launch_bounds__(conv1d_threads)
   if (p.sums == nullptr) return;
   __shared__ float memory[Taps + 1][conv1d_threads];
   sums.fold(1 << p.grid.log_lanes, memory);
-  if (!at.is_there || p.grid.lane() > 0) return;
+  if (p.grid.line() >= p.grid.lines || p.grid.lane() > 0) return;
   index_t const part = at.b * p.grid.blocks_of_line + at.tile;
   p.sum_at(part, p.width(), at.c) = memory[Taps][threadIdx.x];
 #pragma unroll

@@ -36,9 +36,9 @@ __global__ void __launch_bounds__(32 * conv1d_sum_warps)
   if (is_bias ? is_bias_shared : is_weight_shared) {
     p.sum_at(0, row, c) = sum;
   } else if (is_bias) {
-    if (p.to.bias.data_handle() != nullptr) p.to.bias(c) += sum;
+    if (p.to.bias.data_handle() != nullptr) p.leave(p.to.bias(c), sum);
   } else if (p.to.weight.data_handle() != nullptr) {
-    p.to.weight(c, row) += sum;
+    p.leave(p.to.weight(c, row), sum);
   }
 }
 
@@ -59,13 +59,13 @@ __global__ void __launch_bounds__(128)
           sum += p.sum_at(0, k, c);
         }
       }
-      p.to.weight(i / columns, i % columns) += sum;
+      p.leave(p.to.weight(i / columns, i % columns), sum);
     }
   }
   if (is_bias_shared && threadIdx.x == 0) {
     float sum = 0.0f;
     for (index_t c = 0; c < channels; ++c) sum += p.sum_at(0, width, c);
-    p.to.bias(0) += sum;
+    p.leave(p.to.bias(0), sum);
   }
 }
 

@@ -2,6 +2,7 @@
 // conv1d_vjp_problem.cuh: the gradient of the causal convolution as its kernels see it.
 #pragma once
 
+#include "ssm/detail/conv1d_elements.cuh"
 #include "ssm/detail/conv1d_problem.cuh"
 
 namespace ssm::gpu::detail {
@@ -12,12 +13,20 @@ struct conv1d_vjp_problem : conv1d_problem<T> {
   sequence_view<float const, memory::device> y_cotangent;
   state_view<float, memory::device> carry_cotangent;
   causal_conv1d_gradients<T, memory::device> to;
+  bool accumulates = true;  // or what was there is replaced
   // (part, width + 1, channel): what a part of time adds to the gradients of weight and bias.
   float* sums = nullptr;
   index_t parts = 0;  // of all batch entries
   // (batch, channel, width - 1): the gradient of the initial carry, until nobody reads the
   // cotangent of the final one.
   float* initial_gradient = nullptr;
+
+  /// Neighbouring elements of a gradient, and one.
+  template <int Count>
+  __device__ void leave(float* at, float const (&terms)[Count]) const {
+    accumulates ? add_elements<Count>(at, terms) : store_elements<Count>(at, terms);
+  }
+  __device__ void leave(float& at, float term) const { at = accumulates ? at + term : term; }
 
   /// What the final carry sends to the input of time s.
   __device__ float from_carry(index_t b, index_t s, index_t c) const {
