@@ -154,18 +154,21 @@ std::size_t state_space_dual_workspace(
 /// T is float, bfloat16 or float16; sums are float. 16-bit numbers are multiplied as they are, and
 /// what is between two products, a state, a decayed C·B, a decayed x, is rounded to T once. float
 /// is multiplied exactly to 22 bits, or rounded to 11 (`plan.exact`). Views may have any strides.
-/// Fast are rows of x, gate, y, B and C that are dense and begin at multiples of 16 bytes, with
-/// head_dim a multiple of 32 and 64, 128 or 256 states. Shapes    as state_space_dual of the CPU;
-/// at most 256 states. Accuracy  a term is off by what the rounding of three factors to T makes of
-/// it (to 22 bits for
+/// Fast are rows of x, gate, y, B and C that are whole packets of 16 bytes at multiples of 16, with
+/// 64, 128 or 256 states and a head_dim of 32 or a multiple of 64; fastest, on sm_90a, bfloat16
+/// with 128 states and a head_dim of 64 or 128. At most 8 steps that save nothing go one by one.
+///
+/// Shapes    as state_space_dual of the CPU; at most 256 states.
+/// Accuracy  a term is off by what the rounding of three factors to T makes of it (to 22 bits for
 ///           float), and by eps·k as on the CPU, where a decay is 2^(a difference of sums, which is
 ///           right to 2 eps of it), right to 1.5 eps. Step sizes are right to 3 eps, the gate to 8.
 ///           What the first pass leaves out is at most plan.negligible times the size the state
 ///           had.
 /// Repeats   bit for bit, whatever else the device does.
-/// Special   length 0 leaves carry as it is. A NaN or an infinity in x or in a state reaches no
-///           earlier chunk; within its chunk it may reach all steps. One step's decay is at least
-///           2^-160. In float16, C·B beyond 65504 of two steps of a chunk is infinite.
+/// Special   length 0 leaves carry as it is. A NaN or an infinity in x reaches no earlier chunk;
+///           within its chunk it may reach all steps, those of other sequences too. One step's
+///           decay is at least 2^-160. In float16, C·B beyond 32000 of two steps of a chunk may be
+///           infinite.
 /// Memory    reads x, step_size and B twice where time is cut, as far as the first pass goes, all
 ///           else once; workspace a state a segment and head.
 /// Throws    shape_error before any launch; gpu::error where a launch fails.
