@@ -124,6 +124,7 @@ std::size_t selective_scan_vjp_workspace(
 /// Accuracy  as selective_scan; what the first pass leaves out is at most plan.negligible times the
 ///           size the cotangent had there.
 /// Repeats   bit for bit.
+/// Special   without steps nothing is written, whatever `how` is.
 /// Memory    reads inputs and cotangents twice; workspace 32·length floats for each 128 channels
 ///           of a row, and the checkpoints where none are given.
 /// Throws    shape_error before any launch; gpu::error where a launch fails.

@@ -246,15 +246,26 @@ __global__ void __launch_bounds__(128)
   index_t const i = blockIdx.x * index_t{blockDim.x} + threadIdx.x;
   index_t const c = i % p.channels, n = i / p.channels % p.states, b = i / p.channels / p.states;
   if (b >= p.batch) return;
+  constexpr int together = 8;  // loads do not wait for the chain
+  index_t const next = p.states * p.channels;
   float e = p.carry_cotangent(b, c, n);
-  p.arriving[p.segment_state(b, p.segments - 1, n, c)] = e;
-#pragma unroll 4
-  for (index_t segment = p.segments - 1; segment > 0; --segment) {
-    float& arriving = p.arriving[p.segment_state(b, segment - 1, n, c)];
-    float const decay = p.decay[p.segment_state(b, segment, n, c)];
-    // A decay of 0 cuts even what is infinite, as a start of a sequence does.
-    e = decay == 0.0f ? arriving : fmaf(decay, e, arriving);
-    arriving = e;
+  float* arriving = p.arriving + p.segment_state(b, p.segments - 1, n, c);
+  float const* decay = p.decay + p.segment_state(b, p.segments - 1, n, c);
+  *arriving = e;
+  for (index_t left = p.segments - 1; left > 0; left -= together) {
+    float given[together], factor[together];
+#pragma unroll
+    for (int k = 0; k < together; ++k) {
+      given[k] = k < left ? arriving[-(k + 1) * next] : 0.0f;
+      factor[k] = k < left ? decay[-k * next] : 0.0f;
+    }
+#pragma unroll
+    for (int k = 0; k < together; ++k) {
+      // A decay of 0 cuts even what is infinite, as a start of a sequence does.
+      e = factor[k] == 0.0f ? given[k] : fmaf(factor[k], e, given[k]);
+      if (k < left) arriving[-(k + 1) * next] = e;
+    }
+    arriving -= together * next, decay -= together * next;
   }
 }
 

@@ -11,7 +11,8 @@ namespace ssm::gpu::detail {
 template <class T, packing Packing>
 class selective_vjp_block : selective_vjp_steps<T, Packing> {
   using steps = selective_vjp_steps<T, Packing>;
-  using steps::h_, steps::e_, steps::to_rate_, steps::to_bias_, steps::to_input_, steps::to_D_;
+  using steps::h_, steps::e_, steps::rate_, steps::to_rate_, steps::to_bias_, steps::to_input_,
+      steps::to_D_;
   using steps::p, steps::s, steps::block, steps::begin, steps::end, steps::has;
   using steps::states, steps::together, steps::own_, steps::other_, steps::own_quads_, steps::swap_;
   using tile = selective_vjp_tile;
@@ -162,10 +163,12 @@ class selective_vjp_block : selective_vjp_steps<T, Packing> {
   }
 
   __device__ void leave_sums() {
+    bool const is_scaled = p.scaling.step.data_handle() != nullptr;
     float through_rate[2] = {};
     this->each_state([&](int c, index_t n, int k, int j) {
       if (!has(c, n)) return;
-      through_rate[k] = fmaf(to_rate_[k][j], p.rate(block.channel + c, n), through_rate[k]);
+      float const rate = is_scaled ? p.rate(block.channel + c, n) : rate_[k][j];
+      through_rate[k] = fmaf(to_rate_[k][j], rate, through_rate[k]);
       p.sums[p.sum_row(block.b, blockIdx.y, n) + block.channel + c] = to_rate_[k][j] * s.factor[c];
       if (blockIdx.y == 0) p.carry_cotangent(block.b, block.channel + c, n) = e_[k][j];
     });

@@ -22,14 +22,17 @@ index_t blocks_of_group(selective_problem<T> const& p, index_t channels) {
   return (p.group_channels + channels - 1) / channels;
 }
 
+/// Time is cut into segments of at least this many steps.
+inline constexpr index_t least_vjp_segment = 64;
+
 /// The segments for which waves of `slots` blocks take least time: a wave takes as long as its
 /// steps and what a segment costs beside them.
 inline index_t vjp_segments_for(index_t blocks, index_t length, index_t slots) {
   index_t best = 1, least = std::numeric_limits<index_t>::max();
   for (index_t waves = 1; waves <= 4; ++waves) {
-    index_t const most = std::clamp<index_t>(length / least_segment, 1, 65535);
+    index_t const most = std::clamp<index_t>(length / least_vjp_segment, 1, 65535);
     index_t const segments = std::clamp<index_t>(waves * slots / blocks, 1, most);
-    index_t const steps = (length + segments - 1) / segments + least_segment / 2;
+    index_t const steps = (length + segments - 1) / segments + least_vjp_segment;
     index_t const time = (segments * blocks + slots - 1) / slots * steps;
     if (time < least) least = time, best = segments;
   }

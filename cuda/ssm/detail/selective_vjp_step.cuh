@@ -10,8 +10,8 @@ namespace ssm::gpu::detail {
 /// With h_t = a_t h_{t-1} + Δ_t B_t x_t there, back in time, e being the cotangent of a state
 /// before the step and dy that of Σ C h:
 ///   g = e_{t+1} + C_t dy_t,   dB_t += g Δ_t x_t,   dC_t += dy_t h_t,   e_t = a_t g,
-///   dx_t += D dy_t + Δ_t Σ g B_t,   dΔ_t = x_t Σ g B_t + Σ e_t h_{t-1} A',   dA' += e_t h_{t-1}
-///   Δ_t.
+///   dx_t += D dy_t + Δ_t Σ g B_t,   dΔ_t = x_t Σ g B_t + Σ e_t h_{t-1} A',
+///   dA' += e_t h_{t-1} Δ_t.
 template <class T, packing Packing>
 class selective_vjp_steps : protected selective_vjp_stage<T, Packing> {
   using stage = selective_vjp_stage<T, Packing>;
@@ -94,6 +94,7 @@ class selective_vjp_steps : protected selective_vjp_stage<T, Packing> {
   }
 
   int own_, other_, own_quads_, swap_;
+  float rate_[2][states];  // log2(e)·A' with Δ's factor
   float h_[2][states] = {}, e_[2][states] = {}, to_rate_[2][states] = {};
   float to_bias_ = 0.0f, to_input_ = 0.0f, to_D_ = 0.0f;  // to_input_: Σ x Δ Σ g B
 
@@ -227,22 +228,22 @@ class selective_vjp_steps : protected selective_vjp_stage<T, Packing> {
   __device__ void sum_parts(int first) const {
     __syncwarp();
     int const lane = own_ % 32, n = lane % 8, which = lane / 8 % 2, t = lane / 16;
-    auto const part = [&](int i) {  // dC in another order, for it shares banks with dB
-      return reinterpret_cast<float2 const*>(s.part[own_ / 32][t][which][i ^ which])[n];
-    };
-    float2 sum = part(0);
+    float2 part[8];
 #pragma unroll
-    for (int i = 1; i < 8; ++i) {
-      float2 const more = part(i);
-      sum.x += more.x, sum.y += more.y;
+    for (int i = 0; i < 8; ++i) {  // dC in another order, for it shares banks with dB
+      auto const& lanes = s.part[own_ / 32][t][which][i ^ which];
+      part[i] = reinterpret_cast<float2 const*>(lanes)[n];
     }
-    reinterpret_cast<float2*>(s.sums[own_ / 32][first + t][which])[n] = sum;
+#pragma unroll
+    for (int half = 4; half > 0; half /= 2)
+#pragma unroll
+      for (int i = 0; i < half; ++i) part[i].x += part[i + half].x, part[i].y += part[i + half].y;
+    reinterpret_cast<float2*>(s.sums[own_ / 32][first + t][which])[n] = part[0];
     __syncwarp();
   }
 
   int own_place_, other_place_;
   float D_;
-  float rate_[2][states];  // log2(e)·A' with Δ's factor
 };
 
 }  // namespace ssm::gpu::detail

@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: Apache-2.0
+// selective_vjp_rows.cuh: eight steps of a block's channels in shared memory, and the gradients
+// that leave from there.
+#pragma once
+
+#include "ssm/detail/selective_vjp_problem.cuh"
+
+namespace ssm::gpu::detail {
+
+/// A block has 16 states of 128 channels, a warp 32 of the channels, a thread half of the states of
+/// two neighbouring ones. Eight steps are staged at a time, a packet for each thread, by each warp
+/// for its own channels; four of them are differentiated at a time, with what they need again in
+/// registers.
+struct selective_vjp_tile {
+  static constexpr int threads = 128;
+  static constexpr int warps = threads / 32;
+  static constexpr int channels = 128;
+  static constexpr int warp_channels = channels / warps;
+  static constexpr int states = 16;
+  static constexpr int own_states = 8;
+  static constexpr int steps = 8;
+  static constexpr int together = 4;
+  static constexpr int most = selective_scan_block / steps;  // tiles in a block of time
+  using grid = packet_grid<steps, warp_channels>;
+  static constexpr int quads = 2 * steps * states / 4;  // of B and C
+  static_assert(grid::packets == 32 && quads <= threads);
+
+  using thread_states = float4[2 * own_states / 4][threads];
+  using row = float[channels];
+
+  template <class T>
+  struct shared {
+    thread_states entering[2 * most - 2];     // every four steps of a block but the first and last
+    float4 part[warps][2][2][8][4];           // of B and C in two steps, of four channels
+    float4 pair[steps][channels / 2];         // Δ before its factor and Δ x, of two channels
+    row arriving[steps];                      // the cotangent past the gate
+    row x[steps], slope[steps], gate[steps];  // slope of Δ, of y's factor; then the gradients of
+                                              // x, step_size and gate
+    float4 projection[2][2][steps][states / 4];  // B and C, of this tile and the next
+    float4 sums[warps][steps][2][states / 4];    // gradients of B and C of each warp
+    packet_slots<T, threads> packet[4];          // as stored: x, step_size, y_cotangent, gate
+    quad_slots<T, quads> quad;
+    row bias, factor;
+    T const* input[5][threads];  // where packets of each array, and quads, are in step 0
+    float* output[3][threads];   // registers are for the states
+    unsigned starts[2];          // bit t: a sequence starts there
+  };
+
+  /// Where the pair of channels 2i and 2i + 1 is in an even row, so that a warp's packets meet no
+  /// bank twice; in odd rows it is `apart` channels away.
+  __device__ static int swizzled(int i) { return i ^ (i >> 3 & 1); }
+  __device__ static int apart(int t) { return 4 * (t & 1); }
+};
+
+/// Which channels and steps a block has, and what of them is this thread's to load, convert and
+/// leave.
+template <class T, packing Packing>
+class selective_vjp_rows {
+ protected:
+  using tile = selective_vjp_tile;
+  using shared = tile::shared<T>;
+  static constexpr bool Packed = Packing != packing::none;
+
+  selective_vjp_problem<T> const& p;
+  shared& s;
+  channel_block block;
+  index_t begin, end;
+
+  __device__ selective_vjp_rows(selective_vjp_problem<T> const& problem, shared& memory)
+      : p{problem}, s{memory}, block(problem, blockIdx.x, tile::channels) {
+    begin = blockIdx.y * p.segment_length;
+    end = begin + p.segment_length < p.length ? begin + p.segment_length : p.length;
+    int2 const at = leaving_place();
+    auto const out = [&](selective_array<float> const& array) {
+      return array.at(block.b, at.x, block.channel + at.y);
+    };
+    s.output[0][threadIdx.x] = out(p.to_x), s.output[1][threadIdx.x] = out(p.to_step_size);
+    s.output[2][threadIdx.x] = out(p.to_gate);
+  }
+
+  __device__ bool along_time() const {
+    return Packed ? Packing == packing::of_steps : p.along_time;
+  }
+
+  /// threadIdx.x, read again: what is made of it takes no register while steps are differentiated.
+  __device__ static int thread() {
+    int result;
+    asm volatile("mov.u32 %0, %%tid.x;" : "=r"(result));
+    return result;
+  }
+  /// This thread's packet of eight steps.
+  __device__ int2 place() const {
+    int const i = thread();
+    int2 const in_warp = tile::grid::place(i % 32, along_time());
+    return {in_warp.x, in_warp.y + i / 32 * tile::warp_channels};
+  }
+
+  /// Where a channel's pair is in an even row.
+  __device__ static int place_of(int c) { return 2 * tile::swizzled(c / 2) + c % 2; }
+  __device__ float2* pairs(int t) const { return reinterpret_cast<float2*>(s.pair[t]); }
+
+  /// How many of the eight steps from t0 on are the segment's.
+  __device__ int steps_from(index_t t0) const {
+    index_t const left = end - t0;
+    return t0 < begin ? 0 : left < tile::steps ? static_cast<int>(left) : tile::steps;
+  }
+
+  /// How many elements the packet at `at` has.
+  __device__ int count(int2 const& at, index_t t0) const {
+    int const steps = steps_from(t0) - at.x, channels = block.channels - at.y;
+    if (steps <= 0 || channels <= 0) return 0;
+    int const count = along_time() ? steps : channels;
+    return count < packet_elements ? count : packet_elements;
+  }
+
+  /// Leave the gradients of the eight steps from t0 on.
+  __device__ void leave(index_t t0) const {
+    if (p.adds()) {
+      leave_all<true>(t0);
+    } else {
+      leave_all<false>(t0);
+    }
+  }
+
+  /// Eight numbers of the block's channels, those of this thread's packet.
+  __device__ void of_channels(int2 const& at, tile::row const& from,
+                              float (&to)[packet_elements]) const {
+    if (along_time()) {
+#pragma unroll
+      for (float& number : to) number = from[at.y];
+    } else {
+#pragma unroll
+      for (int i = 0; i < packet_elements; i += 4) {
+        float4 const four = reinterpret_cast<float4 const&>(from[at.y + i]);
+        to[i] = four.x, to[i + 1] = four.y, to[i + 2] = four.z, to[i + 3] = four.w;
+      }
+    }
+  }
+
+  __device__ void put_pairs(int2 const& at, float const (&first)[packet_elements],
+                            float const (&second)[packet_elements]) const {
+    if (along_time()) {
+#pragma unroll
+      for (int i = 0; i < packet_elements; ++i) {
+        pairs(i)[place_of(at.y) ^ tile::apart(i)] = {first[i], second[i]};
+      }
+    } else {
+#pragma unroll
+      for (int i = 0; i < packet_elements; i += 2) {
+        s.pair[at.x][tile::swizzled((at.y + i) / 2) ^ tile::apart(at.x) / 2] = {
+            first[i], second[i], first[i + 1], second[i + 1]};
+      }
+    }
+  }
+  __device__ void put(int2 const& at, tile::row* to, float const (&values)[packet_elements]) const {
+    if (along_time()) {
+#pragma unroll
+      for (int i = 0; i < packet_elements; ++i) to[i][at.y ^ tile::apart(i)] = values[i];
+    } else {
+#pragma unroll
+      for (int i = 0; i < packet_elements; i += 4) {
+        reinterpret_cast<float4&>(to[at.x][(at.y + i) ^ tile::apart(at.x)]) = {
+            values[i], values[i + 1], values[i + 2], values[i + 3]};
+      }
+    }
+  }
+  __device__ void get(int2 const& at, tile::row const* from,
+                      float (&values)[packet_elements]) const {
+    if (along_time()) {
+#pragma unroll
+      for (int i = 0; i < packet_elements; ++i) values[i] = from[i][at.y ^ tile::apart(i)];
+    } else {
+#pragma unroll
+      for (int i = 0; i < packet_elements; i += 4) {
+        auto const& first = from[at.x][(at.y + i) ^ tile::apart(at.x)];
+        float4 const four = reinterpret_cast<float4 const&>(first);
+        values[i] = four.x, values[i + 1] = four.y;
+        values[i + 2] = four.z, values[i + 3] = four.w;
+      }
+    }
+  }
+
+ private:
+  /// Neighbouring lanes leave neighbouring quads.
+  __device__ int2 leaving_place() const {
+    if (Packing != packing::of_channels) return place();
+    int const i = thread();
+    return {i % 32 / 8, i / 32 * tile::warp_channels + i % 8 * 4};
+  }
+
+  /// All loads come before what is stored.
+  template <bool Adds>
+  __device__ void leave_all(index_t t0) const {
+    tile::row const* const rows[] = {s.x, s.slope, s.gate};
+    selective_array<float> const* const arrays[] = {&p.to_x, &p.to_step_size, &p.to_gate};
+    int2 const at = leaving_place();
+    alignas(16) float values[3][packet_elements];
+    float* first[3];
+#pragma unroll
+    for (int i = 0; i < 3; ++i) {
+      first[i] = s.output[i][threadIdx.x] + t0 * arrays[i]->time;
+      get_leaving(at, rows[i], values[i]);
+    }
+    int const steps = at.y < block.channels ? steps_from(t0) - at.x : 0, elements = count(at, t0);
+#pragma unroll
+    for (int i = 0; i < 3; ++i) {
+      bool const is_wanted = arrays[i]->data != nullptr;
+      auto const* const four = reinterpret_cast<float4 const*>(values[i]);
+      if constexpr (Packing == packing::of_channels) {
+        leave_four<Adds>(is_wanted && steps > 0, first[i], four[0]);
+        leave_four<Adds>(is_wanted && steps > 4, first[i] + 4 * arrays[i]->time, four[1]);
+      } else if constexpr (Packed) {
+        leave_four<Adds>(is_wanted && elements > 0, first[i], four[0]);
+        leave_four<Adds>(is_wanted && elements > 0, first[i] + 4, four[1]);
+      } else {
+        index_t const stride = arrays[i]->stride(along_time());
+#pragma unroll
+        for (int k = 0; k < packet_elements; ++k) {
+          if (!is_wanted || k >= elements) continue;
+          float& to = first[i][k * stride];
+          to = Adds ? to + values[i][k] : values[i][k];
+        }
+      }
+    }
+  }
+
+  /// What this thread leaves: a packet, or a quad of one step and that of four steps later, which
+  /// lie beside those of neighbouring lanes.
+  __device__ void get_leaving(int2 const& at, tile::row const* from,
+                              float (&values)[packet_elements]) const {
+    if constexpr (Packing == packing::of_channels) {
+      int const c = at.y ^ tile::apart(at.x);
+      auto* const four = reinterpret_cast<float4*>(values);
+      four[0] = reinterpret_cast<float4 const&>(from[at.x][c]);
+      four[1] = reinterpret_cast<float4 const&>(from[at.x + 4][c]);
+    } else {
+      get(at, from, values);
+    }
+  }
+};
+
+}  // namespace ssm::gpu::detail
