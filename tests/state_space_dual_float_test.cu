@@ -31,6 +31,7 @@ TEST(StateSpaceDualFloat, IsTheDefinitionForAnySize) {
     for (index_t const states : {0, 1, 16, 17, 64, 100, 128, 200, 256}) {
       expect_definition<float>({1, 100, 2, 64, 1, states}, {}, seed++, {}, {.exact = exact});
     }
+    expect_definition<float>({2, 3, 2, 64, 1, 0}, {}, seed++, {}, {.exact = exact});
     for (index_t const head_dim : {1, 8, 24, 64, 80, 128}) {
       expect_definition<float>({1, 100, 5, head_dim, 1, 33}, {}, seed++, {},
                                {.segments = 1, .exact = exact});

@@ -114,7 +114,7 @@ void launch_dual(on where, dual_problem<T> const& p, dual_shape const& shape) {
 template <class T>
 index_t plan_dual(dual_problem<T>& p, index_t wanted) {
   p.segments = 1, p.segment_length = p.length;
-  if (is_few_steps(p)) return 0;
+  if (p.states > 0 && is_few_steps(p)) return 0;
   index_t const processors = device_attribute(cudaDevAttrMultiProcessorCount);
   if (is_for_hopper(p)) {
     cut_into_segments(p, hopper_blocks(p), processors, wanted);
@@ -128,7 +128,7 @@ index_t plan_dual(dual_problem<T>& p, index_t wanted) {
 
 template <class T>
 void run_dual(on where, dual_problem<T>& p, float* workspace) {
-  if (is_few_steps(p)) return run_dual_steps(where, p);
+  if (p.states > 0 && is_few_steps(p)) return run_dual_steps(where, p);
   p.entering = workspace;
   p.decay = workspace + p.batch * p.segments * p.heads * p.head_dim * p.states;
   if (is_for_hopper(p)) return run_on_hopper(where, p);
