@@ -64,6 +64,37 @@ inline index_t blocks_of_device(int each) {
   return index_t{processors} * each;
 }
 
+/// Bytes of shared memory that a block of the pipeline needs.
+template <class Tiles>
+inline constexpr int pipeline_memory =
+    static_cast<int>(sizeof(typename Tiles::stage_memory)) * pipeline_stages<Tiles>;
+
+/// Whether blocks of this device may have so much; where none answers nothing will be launched.
+inline bool has_shared_memory(int bytes) {
+  int device = 0, most = 0;
+  if (cudaGetDevice(&device) != cudaSuccess ||
+      cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device) !=
+          cudaSuccess) {
+    (void)cudaGetLastError();
+    return true;
+  }
+  return bytes <= most;
+}
+
+/// How many blocks of the pipeline run on a multiprocessor at a time, at most pipeline_blocks.
+template <class Tiles>
+int pipeline_blocks_that_fit() {
+  auto* const kernel = pipeline_kernel<Tiles>;
+  constexpr int memory = pipeline_memory<Tiles>;
+  int fitting = 0;
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, memory),
+        "linear_scan: cudaFuncSetAttribute");
+  check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&fitting, kernel, pipeline_threads<Tiles>,
+                                                      memory),
+        "cudaOccupancyMaxActiveBlocksPerMultiprocessor");
+  return std::min(fitting, Tiles::pipeline_blocks);
+}
+
 /// Launch `blocks` of a kernel with `stages` in shared memory. Where they wait for each other, all
 /// of them must be there at once: `together`, or this fails.
 template <class Tiles, class Problem>
@@ -106,7 +137,7 @@ std::size_t run_pipeline(on where, typename Tiles::problem p, index_t words, std
                        " tiles, expected less than 2^31");
   p.words = reinterpret_cast<decltype(p.words)>(workspace);
   check(cudaMemsetAsync(workspace, 0, bytes, where.stream), "cudaMemsetAsync");
-  index_t const blocks = std::min(p.tiles, blocks_of_device(Tiles::pipeline_blocks));
+  index_t const blocks = std::min(p.tiles, blocks_of_device(pipeline_blocks_that_fit<Tiles>()));
   launch_tiles<Tiles>(where, pipeline_kernel<Tiles>, p, blocks, pipeline_threads<Tiles>,
                       pipeline_stages<Tiles>, true);
   return bytes;
@@ -156,6 +187,9 @@ std::size_t run_bands(on where, linear_call<T, Step> const& call, std::byte* wor
     if (p.bands >= many_lanes<T> && width == 32) {
       if (launches) run_lanes(where, p);
       return 0;
+    }
+    if (!has_shared_memory(pipeline_memory<tiles>)) {  // some devices have 99 KB for a block
+      return run_bands<false>(where, call, workspace, launches);
     }
   }
   p.stretches = divide_up(p.length, tiles::stretch_steps(width));
