@@ -146,7 +146,7 @@ std::size_t selective_scan_workspace(
 
 /// Run Mamba's operator over all of time, as selective_scan of the CPU does: the same names,
 /// shapes, options and meaning, prompts and chunks and single tokens alike. Returns before the work
-/// is done, and allocates nothing.
+/// is done, allocates nothing, and may be captured in a graph.
 ///
 /// Time is cut into segments that run side by side. What enters each is found by a first pass that
 /// computes no y and, walking back from the end of a segment, leaves states where they have
@@ -166,7 +166,7 @@ std::size_t selective_scan_workspace(
 ///           segment and state.
 /// Throws    shape_error before any launch; gpu::error where a launch fails.
 /// Source    Gu & Dao 2023, arXiv:2312.00752, algorithm 2.
-/// Tested    tests/selective_scan_test.cu.
+/// Tested    tests/selective_scan_test.cu, _graph_test.cu, _large_test.cu.
 template <class T>
 void selective_scan(
     on where, selective_scan_inputs<T, memory::device> const& in,

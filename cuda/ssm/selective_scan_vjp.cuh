@@ -114,7 +114,7 @@ std::size_t selective_scan_vjp_workspace(
 /// `carry_cotangent` is the cotangent of the final state on entry and the gradient of the initial
 /// state on exit; the others are added to `gradients`, or stored there. States are computed again
 /// from the `checkpoints` of a forward run, or from `initial`, which costs a third more. Returns
-/// before the work is done, and allocates nothing.
+/// before the work is done, allocates nothing, and may be captured in a graph.
 ///
 /// Time is cut into segments that run side by side, back in time. What arrives at the end of each
 /// is found by a first pass that, walking on from there, leaves each state where its cotangent has
@@ -127,8 +127,9 @@ std::size_t selective_scan_vjp_workspace(
 /// Special   without steps nothing is written, whatever `how` is.
 /// Memory    reads inputs and cotangents twice; workspace 32·length floats for each 128 channels
 ///           of a row, and the checkpoints where none are given.
-/// Throws    shape_error before any launch; gpu::error where a launch fails.
-/// Tested    tests/selective_scan_vjp_test.cu.
+/// Throws    shape_error before any launch; gpu::error where a launch fails, as it does where a
+///           block has less than 113 KB of shared memory (sm_86, 89, 120).
+/// Tested    tests/selective_scan_vjp_test.cu, selective_scan_graph_test.cu.
 template <class T>
 void selective_scan_vjp(
     on where, selective_scan_inputs<T, memory::device> const& in,
