@@ -235,14 +235,33 @@ class dual_block : public dual_coupling<T, States> {
         low *= z.x * sigmoid(z.x), high *= z.y * sigmoid(z.y);
       });
     }
-    if (p.packed) {
+    if (!p.packed) {
+      store(p.y, [](float number) { return to_stored<T>(number); });
+    } else if constexpr (sizeof(T) == 2) {
+      store_packets(y, t0 + row, rows);
+    } else {
       T* at = &p.y(b, t0 + row, own.head, own.channel + column);
       each_pair(y, [&](int t, int c, float low, float high) {
         if (t < rows && c < channels) store_two(at + c, {low, high});
         if (c == 8) at += 8 * p.y.stride(1);
       });
-    } else {
-      store(p.y, [](float number) { return to_stored<T>(number); });
+    }
+  }
+
+  /// y in 16 bits, `rows` of its rows from t on: neighbouring lanes exchange pairs, so that each
+  /// has four channels side by side.
+  __device__ void store_packets(square_sums const (&y)[squares], index_t t, int rows) const {
+    bool const is_odd = lane % 2 != 0;
+    int const c = 16 * slice + lane % 4 / 2 * 4 + 8 * is_odd;
+    T* at = &p.y(b, t, own.head, own.channel + c);
+#pragma unroll
+    for (int k = 0; k < 2 * squares; ++k, at += 8 * p.y.stride(1)) {
+      float const* const z = y[k / 2].z + 2 * (k % 2);
+      unsigned const left = packed<T>({z[0], z[1]}), right = packed<T>({z[4], z[5]});
+      unsigned const other = __shfl_xor_sync(~0u, is_odd ? left : right, 1);
+      if (8 * k < rows && c < own.channels) {
+        *reinterpret_cast<uint2*>(at) = is_odd ? uint2{other, right} : uint2{left, other};
+      }
     }
   }
 
