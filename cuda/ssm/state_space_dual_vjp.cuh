@@ -97,9 +97,11 @@ dual_vjp_problem<vjp_stored<T>> vjp_problem(
   writable(to.B, "state_space_dual_vjp: gradients.B");
   writable(to.C, "state_space_dual_vjp: gradients.C");
   require_gradients_apart<T>(in, initial, y_cotangent, carry_cotangent, to, saved.states);
-  require<shape_error>(e.batch * e.groups <= 65535 && e.heads <= 65535 * 32,
-                       "state_space_dual_vjp: B has ", e.batch * e.groups,
-                       " groups of all rows, expected at most 65535");
+  require<shape_error>(e.batch * e.groups <= 65535 && 2 * e.batch <= 65535,
+                       "state_space_dual_vjp: B has ", e.batch, " rows of ", e.groups,
+                       " groups, expected at most 65535 groups and 32767 rows");
+  require<shape_error>(e.heads <= 65535 && e.head_dim <= 65535, "state_space_dual_vjp: x has ",
+                       e.heads, " heads of ", e.head_dim, ", expected at most 65535 of each");
 
   p.initial = initial, p.carry_cotangent = carry_cotangent;
   p.y_cotangent = retyped<stored>(y_cotangent);
@@ -167,9 +169,10 @@ std::size_t state_space_dual_vjp_workspace(
 /// the cotangent of the one that leaves it; then a block a chunk computes all gradients from
 /// products of matrices, those of B and C summed over heads as it goes.
 ///
-/// T is float, bfloat16 or float16; sums are float. Views may have any strides. Fast are rows that
-/// are dense and begin at multiples of 16 bytes, head_dim a multiple of 64 and states of 64 (128 in
-/// bfloat16), which others are padded to.
+/// T is float, bfloat16 or float16; sums are float. Views may have any strides. Rows of x, gate, B,
+/// C and y_cotangent that are not dense, or do not begin at multiples of 16 bytes, are copied, and
+/// float16 is, as float. Fast are head_dim a multiple of 64 and states of 64 (128 in bfloat16),
+/// which others are padded to; float and float16 take 64 states at a time.
 /// Shapes    as state_space_dual_vjp of the CPU, y_cotangent in T; at most 256 states.
 /// Accuracy  eps·Σ|terms|·k, k = states + head_dim + length + 168 as on the CPU, for float with
 ///           `plan.exact`. Otherwise what enters a product of matrices is rounded to bfloat16 (for
@@ -182,9 +185,10 @@ std::size_t state_space_dual_vjp_workspace(
 ///           all steps of its chunk of 64, also those of other sequences. One step's decay is at
 ///           least 2^-160.
 /// Memory    reads x and cotangents two to three times; workspace two states for every 64 steps
-///           and head in T (float for float16), 20 bytes a step and head, and partial sums.
+///           and head in T (float for float16), about 36 bytes a step and head, partial sums of B
+///           and C where chunks are few, and what is copied.
 /// Throws    shape_error before any launch; gpu::error where a launch fails, as it does where a
-///           block has less than 163 KB of shared memory.
+///           block has less than 142 KB of shared memory (108 for bfloat16).
 /// Repeats   bit for bit.
 /// Tested    tests/state_space_dual_vjp_test.cu.
 template <class T>

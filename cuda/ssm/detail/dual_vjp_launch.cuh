@@ -134,8 +134,9 @@ void launch_dual_vjp(on where, dual_vjp_problem<T>& p) {
                     where.stream>>>(p, true);
     check(cudaGetLastError(), "dual_vjp_states_kernel");
   }
-  if (unsigned const carries = vjp_blocks(p.batch * p.heads * p.head_dim * p.states, 128)) {
-    dual_vjp_fold_kernel<T><<<dim3(carries, 2), 128, 0, where.stream>>>(p);
+  if (unsigned const carries = vjp_blocks(p.head_dim * p.states, 128)) {
+    dim3 const grid(carries, static_cast<unsigned>(p.heads), static_cast<unsigned>(2 * p.batch));
+    dual_vjp_fold_kernel<T><<<grid, 128, 0, where.stream>>>(p);
     check(cudaGetLastError(), "dual_vjp_fold_kernel");
   }
   states_kernel<<<dim3(tiles, segments, 2), threads, state_bytes, where.stream>>>(p, false);
@@ -173,6 +174,7 @@ void run_dual_vjp(on where, dual_vjp_problem<vjp_stored<T>>& p, dual_vjp_copies<
   p.step_sums = workspace + m.step_sums, p.shared = workspace + m.shared;
   p.sums = workspace + m.sums, p.folded = workspace + m.folded;
   p.wants_D = heads.D.data_handle() != nullptr;
+  p.wants_factor = heads.scaling.step.data_handle() != nullptr;
 
   run_copy(where, copies.x, workspace, p.x);
   run_copy(where, copies.gate, workspace, p.gate);

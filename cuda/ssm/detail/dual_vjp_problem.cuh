@@ -39,7 +39,7 @@ struct dual_vjp_problem : dual_problem<T> {
   view<float, 4> to_B, to_C;          // (batch, time, group, state)
   view<float const, 5> block_states;  // saved by a forward run, or null
   bool packed_x, packed_shared;  // pairs of to_x, of to_B and to_C begin at multiples of 8 bytes
-  bool wants_D;
+  bool wants_D, wants_factor;
   float log2_negligible;  // of what is not followed further away
 
   index_t chunks;         // of a row

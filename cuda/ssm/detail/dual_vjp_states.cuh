@@ -249,16 +249,16 @@ __global__ void __launch_bounds__(128, 3)
 }
 
 /// From what each segment adds to what enters each, h_s+1 = decay_s h_s + added_s, and to the
-/// cotangent of what leaves each, which goes back from that of the final state.
+/// cotangent of what leaves each, which goes back from that of the final state. Block (channels and
+/// states / 128, head, (b, direction)).
 template <class T>
 __global__ void __launch_bounds__(128)
     dual_vjp_fold_kernel(__grid_constant__ dual_vjp_problem<T> const p) {
-  index_t const i = blockIdx.x * index_t{blockDim.x} + threadIdx.x;
-  index_t const n = i % p.states, c = i / p.states % p.head_dim;
-  index_t const head = i / p.states / p.head_dim % p.heads;
-  index_t const b = i / p.states / p.head_dim / p.heads;
-  if (b >= p.batch) return;
-  bool const backward = blockIdx.y == 1;
+  int const i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
+  int const row = static_cast<int>(p.states), c = i / row, n = i % row;
+  index_t const head = blockIdx.y, b = blockIdx.z / 2;
+  bool const backward = blockIdx.z % 2 == 1;
+  if (c >= p.head_dim) return;
   auto const& from = backward ? p.carry_cotangent : p.initial;
   float state = from(b, head, c, n);
   float* const states = backward ? p.arriving : p.entering;

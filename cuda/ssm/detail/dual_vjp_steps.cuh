@@ -132,10 +132,11 @@ __global__ void __launch_bounds__(vjp_step_tile::threads)
       if (i + e >= count) continue;
       float const decay = e == 0 ? of_decay.x : of_decay.y, step = e == 0 ? of_step.x : of_step.y;
       float const x = projected[i + e][k] + bias;
-      float rule = p.softplus ? ssm::softplus(x) : x, slope = p.softplus ? ssm::sigmoid(x) : 1.0f;
-      if (p.limited) {
-        if (rule < p.smallest_step || rule > p.largest_step) slope = 0.0f;
-        rule = clamp(rule, p.smallest_step, p.largest_step);
+      float rule = x, slope = p.softplus ? sigmoid(x) : 1.0f;
+      if (p.limited || p.wants_factor) {
+        if (p.softplus) rule = ssm::softplus(x);
+        if (p.limited && (rule < p.smallest_step || rule > p.largest_step)) slope = 0.0f;
+        if (p.limited) rule = clamp(rule, p.smallest_step, p.largest_step);
       }
       float const arriving = fmaf(decay, eigenvalue, step), raw = arriving * slope * factor;
       sums[int(head_sum::eigenvalue)] += decay * steps[e];
