@@ -121,7 +121,7 @@ TEST(SelectiveScan, IsTheFormulaForAnyNumberOfSegments) {
     }
 }
 
-// Few rows and many, which have kernels of their own, with eigenvalues for several rows of a batch.
+// Few rows and many, with eigenvalues for several rows of a batch.
 TEST(SelectiveScan, IsTheFormulaForAFewSteps) {
   SSM_SKIP_WITHOUT_DEVICE();
   std::uint64_t seed = 2500;

@@ -65,24 +65,22 @@ struct dual_step_call {
   }
 };
 
-/// A warp has some channels of a head: `passes` times Rows · 32 / lanes of them. `lanes` threads
-/// have all states of a channel, each thread `Quads` times four states of `Rows` channels. Dense:
+/// A warp has some channels of a head: `passes` times 4 · 32 / lanes of them. `lanes` threads
+/// have all states of a channel, each thread `Quads` times four states of four channels. Dense:
 /// fours of the carry, of B and of C are whole and begin at multiples of what they take, and a row
 /// of the batch has its elements near each other. Blocks have channels, heads, rows of the batch.
 /// All that a step needs is asked for before anything waits, the next states before these are
 /// computed.
-template <class T, int Rows, int Quads, bool Dense,
-          class Offset = std::conditional_t<Dense, int, index_t>>
+template <class T, int Quads, bool Dense, class Offset = std::conditional_t<Dense, int, index_t>>
 __global__ void __launch_bounds__(step_threads)
     dual_step_kernel(__grid_constant__ dual_step_call<T, Offset> const p, int lane_bits,
                      int passes) {
   int const lane = static_cast<int>(threadIdx.x % 32);
   int const lanes = 1 << lane_bits, apart = 32 >> lane_bits;  // of a channel; and to the next one
-  int const at_once = Rows * apart, head = static_cast<int>(blockIdx.y);
+  int const at_once = step_rows * apart, head = static_cast<int>(blockIdx.y);
   int const warp = static_cast<int>((blockIdx.x * blockDim.x + threadIdx.x) / 32);
   int const n0 = (lane & (lanes - 1)) * 4;
-  int const first = warp * passes * at_once + (lane >> lane_bits),
-            own = row_of_lane<Rows>(lane) * apart;
+  int const first = warp * passes * at_once + (lane >> lane_bits), own = row_of_lane(lane) * apart;
   auto const count = [&](int c0, int r, int q) {
     return c0 + r * apart < p.head_dim ? p.states - n0 - 4 * lanes * q : 0;
   };
@@ -90,10 +88,10 @@ __global__ void __launch_bounds__(step_threads)
   for (int b = static_cast<int>(blockIdx.z); b < p.batch; b += static_cast<int>(gridDim.z)) {
     float step_of_lane = 0, exponent_of_lane = 0;
     Offset const row = apart * p.carry.third, quad = 4 * lanes * p.carry.fourth;
-    auto const load = [&](int c0, float4(&h)[Rows][Quads]) {
+    auto const load = [&](int c0, float4(&h)[step_rows][Quads]) {
       float const* const from = p.carry.at(b, head, c0, n0);
 #pragma unroll
-      for (int r = 0; r < Rows; ++r) {
+      for (int r = 0; r < step_rows; ++r) {
 #pragma unroll
         for (int q = 0; q < Quads; ++q) {
           h[r][q] =
@@ -101,16 +99,16 @@ __global__ void __launch_bounds__(step_threads)
         }
       }
     };
-    float4 ahead[Rows][Quads];
+    float4 ahead[step_rows][Quads];
     load(first, ahead);
     int const g =
         p.groups == 1
             ? 0
             : static_cast<int>(static_cast<unsigned>(head) / static_cast<unsigned>(p.group_heads));
     for (int pass = 0, c0 = first; pass < passes; ++pass, c0 += at_once) {
-      float4 h[Rows][Quads];
+      float4 h[step_rows][Quads];
 #pragma unroll
-      for (int r = 0; r < Rows; ++r) {
+      for (int r = 0; r < step_rows; ++r) {
 #pragma unroll
         for (int q = 0; q < Quads; ++q) h[r][q] = ahead[r][q];
       }
@@ -145,23 +143,22 @@ __global__ void __launch_bounds__(step_threads)
         float const exponent = __shfl_sync(~0u, exponent_of_lane, t);
         if (p.starts_sequence(b, t)) {
 #pragma unroll
-          for (int r = 0; r < Rows; ++r) {
+          for (int r = 0; r < step_rows; ++r) {
 #pragma unroll
             for (int q = 0; q < Quads; ++q) h[r][q] = {};
           }
         }
-        float drive[Rows], y[Rows] = {};
+        float drive[step_rows], y[step_rows] = {};
 #pragma unroll
-        for (int r = 0; r < Rows; ++r) {
-          drive[r] =
-              Rows == 1 ? step * x : __shfl_sync(~0u, step * x, lane / 4 * 4 + lane_of_row(r));
+        for (int r = 0; r < step_rows; ++r) {
+          drive[r] = __shfl_sync(~0u, step * x, lane / 4 * 4 + lane_of_row(r));
         }
         auto const take = [&](auto const& next) {
 #pragma unroll
           for (int q = 0; q < Quads; ++q) {
             float4 const in = B[q].numbers(), out = C[q].numbers();
 #pragma unroll
-            for (int r = 0; r < Rows; ++r) {
+            for (int r = 0; r < step_rows; ++r) {
               float4& state = h[r][q];
               state.x = next(state.x, drive[r], in.x), y[r] = fmaf(out.x, state.x, y[r]);
               state.y = next(state.y, drive[r], in.y), y[r] = fmaf(out.y, state.y, y[r]);
@@ -178,14 +175,14 @@ __global__ void __launch_bounds__(step_threads)
           take([&](float h, float drive, float in) { return fmaf(decay, h, drive * in); });
         }
         float const ungated = fmaf(skip, x, sum_of_row(y, lane, lanes));
-        if (has_own && n0 < 4 * Rows) {
+        if (has_own && n0 < 4 * step_rows) {
           *p.y.at(b, t, head, c) = to_stored<T>(has_gate ? ungated * (z * sigmoid(z)) : ungated);
         }
       }
 
       float* const to = p.carry.at(b, head, c0, n0);
 #pragma unroll
-      for (int r = 0; r < Rows; ++r) {
+      for (int r = 0; r < step_rows; ++r) {
 #pragma unroll
         for (int q = 0; q < Quads; ++q) {
           store_states<Dense>(to + (r * row + q * quad), p.carry.fourth, count(c0, r, q), h[r][q]);
@@ -217,9 +214,7 @@ void run_dual_steps(on where, dual_problem<T> const& p) {
                      are_near(p.carry, p.B, p.C, p.x, p.gate, p.y, p.step_size, p.sequence) &&
                      has_near_elements(p.eigenvalue, 0) && has_near_elements(p.step_bias, 0) &&
                      has_near_elements(p.D, 0);
-  bool const one_row =
-      dense && p.states <= 128 && are_few_rows(p.batch * p.heads * p.head_dim, lane_bits);
-  index_t const at_once = (one_row ? 1 : 4) * (32 >> lane_bits);
+  index_t const at_once = step_rows * (32 >> lane_bits);
   index_t const groups = (p.head_dim + at_once - 1) / at_once;
   index_t const passes = step_passes(p.batch * p.heads * groups, std::min<index_t>(groups, 2));
   index_t const warps = (groups + passes - 1) / passes;
@@ -231,10 +226,8 @@ void run_dual_steps(on where, dual_problem<T> const& p) {
         call, lane_bits, static_cast<int>(passes));
     check(cudaGetLastError(), "dual_step_kernel");
   };
-  if (!dense) return launch(dual_step_kernel<T, 4, 2, false>, dual_step_call<T, index_t>(p));
-  launch(one_row          ? dual_step_kernel<T, 1, 1, true>
-         : p.states > 128 ? dual_step_kernel<T, 4, 2, true>
-                          : dual_step_kernel<T, 4, 1, true>,
+  if (!dense) return launch(dual_step_kernel<T, 2, false>, dual_step_call<T, index_t>(p));
+  launch(p.states > 128 ? dual_step_kernel<T, 2, true> : dual_step_kernel<T, 1, true>,
          dual_step_call<T, int>(p));
 }
 

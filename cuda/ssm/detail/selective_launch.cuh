@@ -137,8 +137,7 @@ void launch_steps(on where, selective_problem<T> const& p) {
                      has_near_elements(p.D, 0) && has_near_elements(p.step_bias, 0) &&
                      has_near_elements(p.sequence) && is_dense(p.B) && is_dense(p.C) &&
                      is_near(p.x) && is_near(p.step_size) && is_near(p.gate) && is_near(p.y);
-  bool const one_row = dense && p.states <= 128 && are_few_rows(p.batch * p.channels, lane_bits);
-  index_t const at_once = (one_row ? 1 : 4) * (32 >> lane_bits);
+  index_t const at_once = step_rows * (32 >> lane_bits);
   index_t const warps = (p.group_channels + at_once - 1) / at_once;
   index_t const least = (p.batch + most - 1) / most;
   index_t const passes = std::max(step_passes(warps * groups * p.batch, p.batch), least);
@@ -156,11 +155,9 @@ void launch_steps(on where, selective_problem<T> const& p) {
     check(cudaGetLastError(), "selective_step_kernel");
   };
   if (!dense) {
-    return launch(selective_step_kernel<T, 4, 2, false>, selective_step_call<T, index_t>(p));
+    return launch(selective_step_kernel<T, 2, false>, selective_step_call<T, index_t>(p));
   }
-  launch(one_row          ? selective_step_kernel<T, 1, 1, true>
-         : p.states > 128 ? selective_step_kernel<T, 4, 2, true>
-                          : selective_step_kernel<T, 4, 1, true>,
+  launch(p.states > 128 ? selective_step_kernel<T, 2, true> : selective_step_kernel<T, 1, true>,
          selective_step_call<T, int>(p));
 }
 

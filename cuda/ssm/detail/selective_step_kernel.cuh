@@ -78,33 +78,32 @@ struct selective_step_call {
   }
 };
 
-/// A warp has Rows · 32 / lanes channels of a group in `passes` rows of the batch. `lanes` threads
-/// have all states of a channel, each thread `Quads` times four states of `Rows` channels. Dense:
+/// A warp has 4 · 32 / lanes channels of a group in `passes` rows of the batch. `lanes` threads
+/// have all states of a channel, each thread `Quads` times four states of four channels. Dense:
 /// fours of the carry, the eigenvalues, B and C are whole and begin at multiples of what they take,
 /// and a row of the batch has its elements near each other.
 /// Blocks have channels, groups, rows of the batch. All that a step needs is asked for before
 /// anything waits, the next states before these are computed.
-template <class T, int Rows, int Quads, bool Dense,
-          class Offset = std::conditional_t<Dense, int, index_t>>
+template <class T, int Quads, bool Dense, class Offset = std::conditional_t<Dense, int, index_t>>
 __global__ void __launch_bounds__(step_threads)
     selective_step_kernel(__grid_constant__ selective_step_call<T, Offset> const p, int lane_bits,
                           int passes) {
   int const lane = static_cast<int>(threadIdx.x % 32), g = static_cast<int>(blockIdx.y);
   int const lanes = 1 << lane_bits, apart = 32 >> lane_bits;  // of a channel; and to the next one
   int const warp = static_cast<int>((blockIdx.x * blockDim.x + threadIdx.x) / 32);
-  int const in_group = warp * Rows * apart + (lane >> lane_bits);  // the first of its channels
+  int const in_group = warp * step_rows * apart + (lane >> lane_bits);  // the first of its channels
   int const c0 = g * p.group_channels + in_group, left = p.group_channels - in_group;
   int const n0 = (lane & (lanes - 1)) * 4;
-  bool const has_own = row_of_lane<Rows>(lane) * apart < left;
-  int const c = has_own ? c0 + row_of_lane<Rows>(lane) * apart : 0;  // whose y this thread writes
+  bool const has_own = row_of_lane(lane) * apart < left;
+  int const c = has_own ? c0 + row_of_lane(lane) * apart : 0;  // whose y this thread writes
   auto const count = [&](int r, int q) {
     return r * apart < left ? p.states - n0 - 4 * lanes * q : 0;
   };
   Offset const row = apart * p.carry.second, quad = 4 * lanes * p.carry.third;
-  auto const load = [&](int b, float4(&h)[Rows][Quads]) {
+  auto const load = [&](int b, float4(&h)[step_rows][Quads]) {
     float const* const from = p.carry.at(b, c0, n0);
 #pragma unroll
-    for (int r = 0; r < Rows; ++r) {
+    for (int r = 0; r < step_rows; ++r) {
 #pragma unroll
       for (int q = 0; q < Quads; ++q) {
         h[r][q] = load_states<Dense>(from + (r * row + q * quad), p.carry.third,
@@ -115,10 +114,10 @@ __global__ void __launch_bounds__(step_threads)
 
   int const b0 = static_cast<int>(blockIdx.z) * passes;
   int const end = b0 + passes < p.batch ? b0 + passes : p.batch;
-  float4 ahead[Rows][Quads], rate[Rows][Quads];
+  float4 ahead[step_rows][Quads], rate[step_rows][Quads];
   load(b0, ahead);
 #pragma unroll
-  for (int r = 0; r < Rows; ++r) {
+  for (int r = 0; r < step_rows; ++r) {
 #pragma unroll
     for (int q = 0; q < Quads; ++q) {
       Offset const at =
@@ -130,9 +129,9 @@ __global__ void __launch_bounds__(step_threads)
   float factor = 1.0f;
 
   for (int b = b0; b < end; ++b) {
-    float4 h[Rows][Quads];
+    float4 h[step_rows][Quads];
 #pragma unroll
-    for (int r = 0; r < Rows; ++r) {
+    for (int r = 0; r < step_rows; ++r) {
 #pragma unroll
       for (int q = 0; q < Quads; ++q) h[r][q] = ahead[r][q];
     }
@@ -152,7 +151,7 @@ __global__ void __launch_bounds__(step_threads)
       if (b == b0 && t == 0) {
         if (p.is_scaled) factor = p.scaling.step_factor(c);
 #pragma unroll
-        for (int r = 0; r < Rows; ++r) {
+        for (int r = 0; r < step_rows; ++r) {
 #pragma unroll
           for (int q = 0; q < Quads; ++q) {
             float4& four = rate[r][q];
@@ -167,17 +166,17 @@ __global__ void __launch_bounds__(step_threads)
       float const own_step = p.step(to_number(stored_step), bias, factor);
       if (p.starts_sequence(b, t)) {
 #pragma unroll
-        for (int r = 0; r < Rows; ++r) {
+        for (int r = 0; r < step_rows; ++r) {
 #pragma unroll
           for (int q = 0; q < Quads; ++q) h[r][q] = {};
         }
       }
-      float y[Rows] = {};
+      float y[step_rows] = {};
 #pragma unroll
-      for (int r = 0; r < Rows; ++r) {
+      for (int r = 0; r < step_rows; ++r) {
         int const from = lane / 4 * 4 + lane_of_row(r);
-        float const step = Rows == 1 ? own_step : __shfl_sync(~0u, own_step, from);
-        float const drive = Rows == 1 ? own_step * x : __shfl_sync(~0u, own_step * x, from);
+        float const step = __shfl_sync(~0u, own_step, from);
+        float const drive = __shfl_sync(~0u, own_step * x, from);
 #pragma unroll
         for (int q = 0; q < Quads; ++q) {
           float4 const in = B[q].numbers(), out = C[q].numbers();
@@ -195,14 +194,14 @@ __global__ void __launch_bounds__(step_threads)
         }
       }
       float const ungated = fmaf(skip, x, sum_of_row(y, lane, lanes));
-      if (has_own && n0 < 4 * Rows) {
+      if (has_own && n0 < 4 * step_rows) {
         *p.y.at(b, t, c) = to_stored<T>(has_gate ? ungated * (z * sigmoid(z)) : ungated);
       }
     }
 
     float* const to = p.carry.at(b, c0, n0);
 #pragma unroll
-    for (int r = 0; r < Rows; ++r) {
+    for (int r = 0; r < step_rows; ++r) {
 #pragma unroll
       for (int q = 0; q < Quads; ++q) {
         store_states<Dense>(to + (r * row + q * quad), p.carry.third, count(r, q), h[r][q]);

@@ -11,8 +11,9 @@
 
 namespace ssm::gpu::detail {
 
-/// Most threads of a block.
-inline constexpr int step_threads = 128;
+/// Most threads of a block, and rows of states that a thread loads before it computes anything:
+/// what rows share is loaded once, and one row at a time is no faster where there are few.
+inline constexpr int step_threads = 128, step_rows = 4;
 
 /// Threads of a warp that share the states of a row, as a power of two, each with four states or,
 /// of more than 128, twice four; at least four threads, so that of four rows each has one that
@@ -23,35 +24,24 @@ inline int step_lane_bits(index_t states) {
   return bits;
 }
 
-/// Whether rows are so few that a thread has a part of one, not of four.
-inline bool are_few_rows(index_t rows, int lane_bits) {
-  return rows << lane_bits < 32 * index_t{4096};
-}
-
 /// How often a warp takes the next rows: more than once where there are more than fill a device, so
-/// that all blocks run at the same time (128 rows of 5120 channels of Mamba on an H200: 24 us in one
-/// wave, 27 to 34 in others).
+/// that all blocks run at the same time (128 rows of 5120 channels of Mamba on an H200: 24 us in
+/// one wave, 27 to 34 in others).
 inline index_t step_passes(index_t groups, index_t most) {
   constexpr index_t at_a_time = 132 * 20;  // warps
   return std::clamp<index_t>((groups + at_a_time - 1) / at_a_time, 1, most);
 }
 
-/// The row of `Rows` that a lane finishes, and the first of the lanes that finish a row.
-template <int Rows>
-__device__ int row_of_lane(int lane) {
-  return Rows == 1 ? 0 : lane % 2 * 2 + lane / 2 % 2;
+/// The row that a lane finishes, and the first of the lanes that finish a row.
+__device__ inline int row_of_lane(int lane) {
+  return lane % 2 * 2 + lane / 2 % 2;
 }
 __device__ inline int lane_of_row(int row) {
   return row / 2 + row % 2 * 2;
 }
 
 /// The sum of a row over the neighbouring `lanes` that share it, in the lanes that finish it.
-__device__ inline float sum_of_row(float const (&part)[1], int, int lanes) {
-  float sum = part[0];
-  for (int far = 1; far < lanes; far *= 2) sum += __shfl_xor_sync(~0u, sum, far);
-  return sum;
-}
-__device__ inline float sum_of_row(float const (&part)[4], int lane, int lanes) {
+__device__ inline float sum_of_row(float const (&part)[step_rows], int lane, int lanes) {
   bool const is_odd = lane % 2 != 0, is_second = lane / 2 % 2 != 0;
   float const first =
       (is_odd ? part[2] : part[0]) + __shfl_xor_sync(~0u, is_odd ? part[0] : part[2], 1);
