@@ -139,6 +139,21 @@ TEST(SelectiveScan, IsTheFormulaForAFewSteps) {
   }
 }
 
+// In segments of less than 8192 steps a tile of 16 that is short beside what has been walked is
+// summed by moments: up to power 5 from about 240 steps on, up to 3 from 1400.
+TEST(SelectiveScan, IsTheFormulaWhereTheFirstPassGoesFar) {
+  SSM_SKIP_WITHOUT_DEVICE();
+  std::uint64_t seed = 2700;
+  for (auto const& layout : layouts) {
+    expect_truth<float>({1, 3900, 40, 16}, 1, {}, seed++, layout, {.segments = 2});
+    expect_truth<float>({1, 1700, 20, 24}, 2, {}, seed++, layout, {.segments = 3});
+    expect_truth<float16>({1, 1700, 40, 16}, 1, {}, seed++, layout, {.segments = 2});
+    expect_truth<bfloat16>({1, 3300, 24, 16}, 3, {}, seed++, layout, {.segments = 2});
+    expect_truth<bfloat16>({1, 16700, 8, 20}, 1, {}, seed++, layout, {.segments = 2});
+  }
+  expect_truth<float>({1, 16800, 12, 16}, 1, {}, seed++, {}, {.segments = 2});
+}
+
 TEST(SelectiveScan, RoundsOnceToSixteenBits) {
   SSM_SKIP_WITHOUT_DEVICE();
   std::uint64_t seed = 3000;

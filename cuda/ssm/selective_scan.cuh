@@ -25,8 +25,8 @@ struct selective_scan_plan {
   /// than this; what it leaves out is at most that part of a state there. 0 follows everything.
   float negligible = 0x1p-32f;
   /// If not null: steps of states that the first pass visits are added here, in device memory. All
-  /// of them are batch · channels · states · (length - last segment); a step is visited for 32
-  /// channels and 16 states or for none of them.
+  /// of them are batch · channels · states · (length - last segment); where segments are
+  /// short, a step is visited for all states of 32 channels or for none.
   unsigned long long* visited = nullptr;
 };
 
@@ -62,7 +62,7 @@ void give_inputs(selective_problem<T>& p, selective_scan_inputs<T, memory::devic
   bool const never_negative = p.softplus || p.smallest_step >= 0.0f;
   p.threshold = never_negative ? std::log2(plan.negligible) : -INFINITY;
   for (int i : {0, 1}) {
-    // (brevity·m/2e)^m / m! is negligible, where m is the first power left out: entering_tile.
+    // (brevity·m/2e)^m / m! is negligible, where m is the first power left out: moments_tile.
     double const m = i == 0 ? 6 : 4, factorial = i == 0 ? 720 : 24;
     double const brevity = std::pow(factorial * plan.negligible, 1 / m) * 2 * std::exp(1.0) / m;
     p.brevity[i] = never_negative ? static_cast<float>(brevity) : NAN;  // nothing is shorter

@@ -5,293 +5,226 @@
 
 #include "ssm/detail/device_math.cuh"
 #include "ssm/detail/selective_problem.cuh"
-#include "ssm/detail/selective_warp_sums.cuh"
 
 namespace ssm::gpu::detail {
 
 /// What a segment adds to the state that leaves it, h = Σ_t exp(A'·Σ_{s>t} Δ_s) Δ_t B_t x_t,
-/// walking back from its end, each warp by itself. States are left where all that is further back
-/// would be multiplied by less than 2^threshold: what is dropped is at most that part of a state
-/// there. Where a tile is short beside what has been walked, Σ Δ of it ≤ brevity·walked, it is
-/// summed by moments: what they leave out, (|A'| Σ Δ / 2)^m / m! times the decay exp(A'·walked), is
-/// largest for the state whose |A'|·walked is m, and at most 2^threshold for that one.
+/// walking back from its end. A state is left where all that is further back would be multiplied by
+/// less than 2^threshold: what is dropped is at most that part of the state there. A block walks 32
+/// channels and up to 16 states, 32 steps at a time: a lane has a channel, a warp eight of the
+/// steps.
 struct entering_tile {
   static constexpr int threads = 128;
   static constexpr int warps = threads / 32;
-  static constexpr int steps = warp_tile::steps;
-  static constexpr int channels = warps * warp_tile::channels;
-  static constexpr int states = warp_tile::states;
+  static constexpr int steps = 32;
+  static constexpr int warp_steps = steps / warps;
+  static constexpr int channels = 32;
+  static constexpr int states = 16;
+  using grid = packet_grid<steps, channels>;
+  static_assert(grid::packets == threads && warp_steps == packet_elements);
 
-  template <class T>
   struct shared {
-    warp_tile::shared warp[warps];
-    float4 bias[threads], factor[threads];  // of a lane's channels
-    quad_slots<T, threads> x[4], step[4], B[2];
+    float4 pair[steps][channels / 2];  // projected step size and x of two channels
+    float B[2][states][steps];         // of this tile and the next, as are the sums
+    float sum[2][warps][channels];     // Σ Δ of a warp's steps
+    float part[warps][states][channels];
   };
 };
 
-/// AlongTime: as the problem says.
-template <class T, bool Packed, bool AlongTime>
-class entering_warp {
-  using tile = warp_tile;
-  using shared = entering_tile::shared<T>;
+template <class T, bool Packed>
+class entering_block {
+  using tile = entering_tile;
 
  public:
-  __device__ entering_warp(selective_problem<T> const& problem, shared& memory)
-      : p{problem},
-        block_{memory},
-        s{memory.warp[threadIdx.x / 32]},
-        sums_(memory.warp[threadIdx.x / 32]) {
+  __device__ entering_block(selective_problem<T> const& problem, tile::shared& memory)
+      : p{problem}, s{memory} {
     index_t const parts = (p.states + tile::states - 1) / tile::states;
     first_state_ = static_cast<int>(blockIdx.x % parts) * tile::states;
-    channel_block const block(p, blockIdx.x / parts, entering_tile::channels);
-    int const first = static_cast<int>(threadIdx.x) / 32 * tile::channels;
-    b_ = block.b, channel_ = block.channel + first;
-    channels_ = smaller(block.channels - first, tile::channels);
-    states_ = smaller(p.states - first_state_, tile::states);
-    lane_ = static_cast<int>(threadIdx.x) % 32, g_ = lane_ / 4, q_ = lane_ % 4;
+    channel_block const block(p, blockIdx.x / parts, tile::channels);
+    b_ = block.b, channel_ = block.channel, channels_ = block.channels;
+    index_t const others = p.states - first_state_;
+    states_ = static_cast<int>(others < tile::states ? others : tile::states);
+    tiles_ = p.segment_length / tile::steps;
+    warp_ = static_cast<int>(threadIdx.x) / 32;
+    lane_ = static_cast<int>(threadIdx.x) % 32;
 
     // The last tile comes first.
     index_t const t0 = (blockIdx.y + 1) * p.segment_length - tile::steps;
-    x_ = p.x.at(b_, t0 + 4 * q_, channel_ + 4 * g_);
-    step_ = p.step_size.at(b_, t0 + 4 * q_, channel_ + 4 * g_);
-    count_ = smaller(channels_ - 4 * g_, 4);
-#pragma unroll
-    for (int k = 0; k < 2; ++k) {
-      int2 const at = quad(k);
-      B_[k] = p.B.at(b_, t0 + at.x, block.group, first_state_ + at.y);
-    }
+    int2 const at = tile::grid::place(static_cast<int>(threadIdx.x), p.along_time);
+    x_ = p.x.at(b_, t0 + at.x, channel_ + at.y);
+    step_ = p.step_size.at(b_, t0 + at.x, channel_ + at.y);
+    int const there = channels_ - at.y;
+    bool const is_whole = there > 0 && (p.along_time || there > packet_elements);
+    count_ = is_whole ? packet_elements : there > 0 ? there : 0;
+    quad_ = p.projections_along_time ? int2{lane_ % 8 * 4, 4 * warp_ + lane_ / 8}
+                                     : int2{lane_, 4 * warp_};
+    B_ = p.B.at(b_, t0 + quad_.x, block.group, first_state_ + quad_.y);
+    B_count_ = p.projections_along_time && states_ > quad_.y ? 4 : states_ - quad_.y;
   }
 
   __device__ void run() {
-    if (channels_ <= 0) return;
-    float largest_rate[4];  // of a channel
-    bool const has_moments = load_rates(largest_rate);
-    store_channels();
-    float walked[4] = {}, lost[4] = {};  // Σ Δ so far, and what rounding left out of it
-    bool is_cut = false, is_dead = false;
+    float rate[tile::states], sum[tile::states];
+    bool const has_channel = lane_ < channels_;
+#pragma unroll
+    for (int n = 0; n < tile::states; ++n) {
+      rate[n] = has_channel && n < states_ ? p.rate(channel_ + lane_, first_state_ + n) : 0.0f;
+      sum[n] = 0.0f;
+    }
+    float const bias = has_channel ? p.bias(channel_ + lane_) : 0.0f;
+    float const factor = has_channel ? p.scaling.step_factor(channel_ + lane_) : 0.0f;
+    float walked = 0.0f, rest = 0.0f;  // Σ Δ so far, and what rounding left out of it
+    unsigned const all = (1u << states_) - 1;
+    unsigned alive = all;
+    bool is_cut = false;
     unsigned long long visited = 0;
     request(true);
 #pragma unroll 1
-    for (index_t left = p.segment_length / tile::steps - 1; left >= 0; --left) {
-      wait_for_requests();
-      float step[16], u[4][4];
-      discretize(step, u);
-      __syncwarp();
-      store_B();
-      __syncwarp();
+    for (index_t left = tiles_ - 1; left >= 0 && alive != 0 && !is_cut; --left) {
+      int const buffer = static_cast<int>(left % 2);
+      float step[tile::warp_steps], drive[tile::warp_steps];
+      discretize(buffer, bias, factor, step, drive);
       request(left > 0);
-      if (unsigned const starts = starts_of_sequences(left); starts != 0) {
-        is_cut = true;
-        int const first = 31 - __clz(static_cast<int>(starts));
+      unsigned const starts = starts_of_sequences(left);
+      is_cut = starts != 0;
+      int const first = is_cut ? 31 - __clz(static_cast<int>(starts)) : 0;
+      // Σ Δ of the steps after each.
+      float after = walked, sum_of_tile = 0.0f;
 #pragma unroll
-        for (int i = 0; i < 16; ++i) {
-          if (4 * q_ + i % 4 < first) u[i / 4][i % 4] = 0.0f;
+      for (int w = tile::warps - 1; w >= 0; --w) {
+        float const there = s.sum[buffer][w][lane_];
+        if (w > warp_) after += there;
+        sum_of_tile += there;
+      }
+#pragma unroll
+      for (int k = tile::warp_steps - 1; k >= 0; --k) {
+        float const own = step[k];
+        step[k] = after;
+        after += own;
+        if (warp_ * tile::warp_steps + k < first) drive[k] = 0.0f;
+      }
+      visited += static_cast<unsigned>(__popc(alive)) * tile::steps;
+#pragma unroll
+      for (int n = 0; n < tile::states; ++n) {
+        if (alive >> n & 1) {
+          auto const* const four =
+              reinterpret_cast<float4 const*>(&s.B[buffer][n][warp_ * tile::warp_steps]);
+          float4 const low = four[0], high = four[1];
+          float const B[] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
+#pragma unroll
+          for (int k = tile::warp_steps - 1; k >= 0; --k) {
+            sum[n] = fmaf(exp2(rate[n] * step[k]), drive[k] * B[k], sum[n]);
+          }
         }
       }
-      // Σ Δ of the steps after each, but for half of the tile's.
-      float nepers[4][4], center[4];
-      bool is_short = has_moments, is_shorter = true;
+      // Kahan: walked has thousands of terms.
+      float const more = sum_of_tile - rest, next = walked + more;
+      rest = (next - walked) - more;
+      walked = next;
+      if (left % 4 != 0) continue;  // looking costs as much as a state
 #pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        float const* const own = step + 4 * i;
-        float const after2 = own[3] + own[2], after3 = after2 + own[1], all = after3 + own[0];
-        float const near = __shfl_xor_sync(~0u, all, 1), pair = all + near;
-        float const far = __shfl_xor_sync(~0u, pair, 2);
-        float const total = pair + far;
-        float const half = 0.5f * ln_of_2;
-        float const offset =
-            fmaf(near, q_ & 1 ? -half : half, fmaf(far, q_ & 2 ? -half : half, all * -half));
-        nepers[i][0] = fmaf(after3, ln_of_2, offset), nepers[i][1] = fmaf(after2, ln_of_2, offset);
-        nepers[i][2] = fmaf(own[3], ln_of_2, offset), nepers[i][3] = offset;
-        center[i] = fmaf(0.5f, total, walked[i]);
-        is_short = is_short && total <= p.brevity[0] * walked[i];
-        is_shorter = is_shorter && total <= p.brevity[1] * walked[i];
-        // Kahan: walked has thousands of terms.
-        float const more = total - lost[i], next = walked[i] + more;
-        lost[i] = (next - walked[i]) - more;
-        walked[i] = next;
+      for (int n = 0; n < tile::states; ++n) {
+        bool const is_dead = !has_channel || rate[n] * walked < p.threshold;
+        if (__all_sync(~0u, is_dead)) alive &= ~(1u << n);
       }
-      visited += tile::steps;
-      if (!__all_sync(~0u, is_short)) {
-        sums_.add(u, nepers, center);
-      } else if (!__all_sync(~0u, is_shorter)) {
-        sums_.template add_moments<5, (sizeof(T) > 2)>(u, nepers, center);
-      } else {
-        sums_.template add_moments<3, (sizeof(T) > 2)>(u, nepers, center);
-      }
-      is_dead = true;
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        is_dead = is_dead && (i >= count_ || largest_rate[i] * walked[i] < p.threshold);
-      }
-      is_dead = __all_sync(~0u, is_dead);
-      if (is_cut || is_dead) break;
     }
-    store_sums(walked, !is_cut && !is_dead);
-    if (p.visited != nullptr && lane_ == 0) atomicAdd(p.visited, visited * states_ * channels_);
+#pragma unroll
+    for (int n = 0; n < tile::states; ++n) s.part[warp_][n][lane_] = sum[n];
+    __syncthreads();
+    for (int n = warp_; n < states_; n += tile::warps) {
+      if (!has_channel) break;
+      float total = 0.0f;
+      for (int w = tile::warps - 1; w >= 0; --w) total += s.part[w][n][lane_];
+      index_t const c = channel_ + lane_;
+      p.entering[p.segment_state(b_, blockIdx.y + 1, first_state_ + n, c)] = total;
+      bool const passes = !is_cut && (alive >> n & 1) != 0;
+      p.decay[p.segment_state(b_, blockIdx.y, first_state_ + n, c)] =
+          passes ? exp2(p.rate(c, first_state_ + n) * walked) : 0.0f;
+    }
+    if (p.visited != nullptr && threadIdx.x == 0) atomicAdd(p.visited, visited * channels_);
   }
 
  private:
-  static constexpr float ln_of_2 = 0.6931471805599453f;
-
-  template <class Integer>
-  __device__ static int smaller(Integer a, int b) {
-    return a < b ? static_cast<int>(a) : b;
-  }
-
-  /// Step and state where this lane's k-th quad of B begins in a tile.
-  __device__ int2 quad(int k) const {
-    int const i = lane_ + 32 * k;
-    return p.projections_along_time ? int2{i % 4 * 4, i / 4} : int2{i % 16, i / 16 * 4};
-  }
-
-  /// Rates in shared memory and the largest of each channel; whether none is positive.
-  __device__ bool load_rates(float (&largest)[4]) {
-    bool is_negative = true;
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      largest[i] = -INFINITY;
-#pragma unroll
-      for (int k = 0; k < 4; ++k) {
-        int const n = 4 * q_ + k;
-        bool const is_there = i < count_ && n < states_;
-        float const rate = is_there ? p.rate(channel_ + 4 * g_ + i, first_state_ + n) : 0.0f;
-        reinterpret_cast<float*>(&s.rate[n][tile::swizzled(n, g_)])[i] = rate;
-        if (is_there) largest[i] = larger(largest[i], rate);
-      }
-      largest[i] = larger(largest[i], __shfl_xor_sync(~0u, largest[i], 1));
-      largest[i] = larger(largest[i], __shfl_xor_sync(~0u, largest[i], 2));
-      is_negative = is_negative && largest[i] <= 0.0f;
-    }
-    return __all_sync(~0u, is_negative);
-  }
-
-  __device__ void store_channels() {
-    float bias[4], factor[4];
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      index_t const c = channel_ + 4 * g_ + i;
-      bias[i] = i < count_ ? p.bias(c) : 0.0f;
-      factor[i] = i < count_ ? p.scaling.step_factor(c) : 0.0f;
-    }
-    block_.bias[threadIdx.x] = {bias[0], bias[1], bias[2], bias[3]};
-    block_.factor[threadIdx.x] = {factor[0], factor[1], factor[2], factor[3]};
-  }
-
   /// Ask for the next tile, which lies before this one.
   __device__ void request(bool is_wanted) {
-    index_t const x_across = p.x.stride(!AlongTime);
-    index_t const step_across = p.step_size.stride(!AlongTime);
-#pragma unroll
-    for (int k = 0; k < 4; ++k) {
-      int const there = !is_wanted ? 0 : !AlongTime ? count_ : k < count_ ? 4 : 0;
-      block_.x[k].template request<Packed>(x_ + k * x_across, p.x.stride(AlongTime), there);
-      block_.step[k].template request<Packed>(step_ + k * step_across,
-                                              p.step_size.stride(AlongTime), there);
-    }
-#pragma unroll
-    for (int k = 0; k < 2; ++k) {
-      int const there = states_ - quad(k).y;
-      int const count = p.projections_along_time && there > 0 ? 4 : there;
-      block_.B[k].template request<Packed>(B_[k], p.B.stride(p.projections_along_time),
-                                           is_wanted ? count : 0);
-      B_[k] -= tile::steps * p.B.time;
-    }
-    x_ -= tile::steps * p.x.time, step_ -= tile::steps * p.step_size.time;
+    next_x_ = load_packet<Packed>(x_, p.x.stride(p.along_time), is_wanted ? count_ : 0);
+    next_step_ =
+        load_packet<Packed>(step_, p.step_size.stride(p.along_time), is_wanted ? count_ : 0);
+    next_B_ =
+        load_quad_of<Packed>(B_, p.B.stride(p.projections_along_time), is_wanted ? B_count_ : 0);
+    x_ -= tile::steps * p.x.time;
+    step_ -= tile::steps * p.step_size.time;
+    B_ -= tile::steps * p.B.time;
   }
 
-  /// Δ and Δ·x of what was asked for, by channel and step.
-  __device__ void discretize(float (&step)[16], float (&u)[4][4]) const {
-    float projected[16];
-    numbers(block_.step, projected);
-    float4 const b = block_.bias[threadIdx.x];
-    float const biases[] = {b.x, b.y, b.z, b.w};
-    float bias[16];
-#pragma unroll
-    for (int i = 0; i < 16; ++i) bias[i] = biases[i / 4];
-    p.steps(projected, bias, step);
-    if (p.scales_steps) {
-      float4 const f = block_.factor[threadIdx.x];
-      float const factors[] = {f.x, f.y, f.z, f.w};
-#pragma unroll
-      for (int i = 0; i < 16; ++i) step[i] *= factors[i / 4];
+  /// The warp's Δ and Δ·x of what was asked for; their sums and B in shared memory.
+  __device__ void discretize(int buffer, float bias, float factor, float (&step)[tile::warp_steps],
+                             float (&drive)[tile::warp_steps]) {
+    float4 const quad = next_B_.numbers();
+    auto& B = s.B[buffer];
+    if (p.projections_along_time) {
+      reinterpret_cast<float4&>(B[quad_.y][quad_.x]) = quad;
+    } else {
+      B[quad_.y][quad_.x] = quad.x, B[quad_.y + 1][quad_.x] = quad.y;
+      B[quad_.y + 2][quad_.x] = quad.z, B[quad_.y + 3][quad_.x] = quad.w;
     }
-    float x[16];
-    numbers(block_.x, x);
+    float projected[tile::warp_steps], biases[tile::warp_steps], factors[tile::warp_steps];
 #pragma unroll
-    for (int i = 0; i < 16; ++i) u[i / 4][i % 4] = step[i] * x[i];
-  }
-  __device__ void numbers(quad_slots<T, entering_tile::threads> const (&from)[4],
-                          float (&to)[16]) const {
+    for (int k = 0; k < tile::warp_steps; ++k) biases[k] = bias, factors[k] = factor;
+    if (p.along_time) {  // a packet is what this lane needs
 #pragma unroll
-    for (int k = 0; k < 4; ++k) {
-      float4 const four = from[k].get().numbers();
-      float const number[] = {four.x, four.y, four.z, four.w};
-      if constexpr (AlongTime) {
+      for (int k = 0; k < packet_elements; ++k) projected[k] = next_step_[k], drive[k] = next_x_[k];
+    } else {
+      int2 const at = tile::grid::place(static_cast<int>(threadIdx.x), false);
 #pragma unroll
-        for (int i = 0; i < 4; ++i) to[4 * k + i] = number[i];
-      } else {
+      for (int k = 0; k < packet_elements; k += 2) {
+        s.pair[at.x][swizzled((at.y + k) / 2)] = {next_step_[k], next_x_[k], next_step_[k + 1],
+                                                  next_x_[k + 1]};
+      }
+      __syncthreads();
 #pragma unroll
-        for (int i = 0; i < 4; ++i) to[4 * i + k] = number[i];
+      for (int k = 0; k < tile::warp_steps; ++k) {
+        auto const* const two = reinterpret_cast<float2 const*>(
+            &s.pair[warp_ * tile::warp_steps + k][swizzled(lane_ / 2)]);
+        projected[k] = two[lane_ % 2].x, drive[k] = two[lane_ % 2].y;
       }
     }
-  }
-
-  __device__ void store_B() {
+    p.steps(projected, biases, factors, step);
+    float sum = 0.0f;
 #pragma unroll
-    for (int k = 0; k < 2; ++k) {
-      int2 const at = quad(k);
-      float4 const four = block_.B[k].get().numbers();
-      if (p.projections_along_time) {
-        reinterpret_cast<float4&>(s.B[at.y][at.x]) = four;
-      } else {
-        s.B[at.y][at.x] = four.x, s.B[at.y + 1][at.x] = four.y;
-        s.B[at.y + 2][at.x] = four.z, s.B[at.y + 3][at.x] = four.w;
-      }
+    for (int k = tile::warp_steps - 1; k >= 0; --k) {
+      drive[k] *= step[k];
+      sum += step[k];
     }
+    s.sum[buffer][warp_][lane_] = sum;
+    __syncthreads();
   }
 
   /// Bit t: step t of a tile starts a sequence, so that nothing before it counts.
   __device__ unsigned starts_of_sequences(index_t number) const {
     if (p.sequence.data_handle() == nullptr) return 0;
     index_t const t0 = blockIdx.y * p.segment_length + number * tile::steps;
-    return __ballot_sync(~0u, lane_ < tile::steps && p.starts_sequence(b_, t0 + lane_));
+    return __ballot_sync(~0u, p.starts_sequence(b_, t0 + lane_));
   }
 
-  __device__ void store_sums(float const (&walked)[4], bool passes) const {
-#pragma unroll
-    for (int k = 0; k < 4; ++k)
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        int const n = 4 * q_ + k;
-        if (i >= count_ || n >= states_) continue;
-        index_t const c = channel_ + 4 * g_ + i;
-        float const rate = reinterpret_cast<float const*>(&s.rate[n][tile::swizzled(n, g_)])[i];
-        p.entering[p.segment_state(b_, blockIdx.y + 1, first_state_ + n, c)] = sums_.sum(i, k);
-        p.decay[p.segment_state(b_, blockIdx.y, first_state_ + n, c)] =
-            passes ? exp2(rate * walked[i]) : 0.0f;
-      }
+  __device__ static int swizzled(int i) {
+    return i ^ (i >> 3 & 3);
   }
 
   selective_problem<T> const& p;
-  shared& block_;
   tile::shared& s;
-  warp_sums sums_;
-  index_t b_, channel_;
-  int channels_, first_state_, states_, lane_, g_, q_, count_;
-  T const *x_, *step_, *B_[2];
+  index_t b_, channel_, tiles_;
+  int channels_, first_state_, states_, warp_, lane_, count_, B_count_;
+  T const *x_, *step_, *B_;
+  stored_packet<T> next_x_, next_step_;
+  int2 quad_;  // step and state of its first element
+  stored_quad<T> next_B_;
 };
 
 template <class T, bool Packed>
-__global__ void __launch_bounds__(entering_tile::threads, 4)
+__global__ void __launch_bounds__(128, 5)
     entering_kernel(__grid_constant__ selective_problem<T> const p) {
-  __shared__ entering_tile::shared<T> memory;
-  if (p.along_time) {
-    entering_warp<T, Packed, true>(p, memory).run();
-  } else {
-    entering_warp<T, Packed, false>(p, memory).run();
-  }
+  __shared__ entering_tile::shared memory;
+  entering_block<T, Packed>(p, memory).run();
 }
 
 }  // namespace ssm::gpu::detail

@@ -8,6 +8,7 @@
 
 #include "ssm/detail/selective_entering.cuh"
 #include "ssm/detail/selective_fold.cuh"
+#include "ssm/detail/selective_moments.cuh"
 #include "ssm/detail/selective_scan_inputs.hpp"
 #include "ssm/detail/selective_scan_kernel.cuh"
 #include "ssm/detail/selective_step_kernel.cuh"
@@ -18,6 +19,10 @@ namespace ssm::gpu::detail {
 
 /// Steps are cut into segments of at least this many: each costs two more passes over its states.
 inline constexpr index_t least_segment = 64;
+
+/// In segments of this many steps most states have decayed before a first pass is through, if they
+/// decay at all, so that one that leaves each by itself is faster than one that has all or none.
+inline constexpr index_t long_segment = 8192;
 
 inline int processors() {
   int device = 0, count = 0;
@@ -71,11 +76,10 @@ inline selective_shape shape_for(index_t states) {
 template <class T>
 using selective_kernel = void (*)(selective_problem<T>);
 
-/// As many segments as make one wave of blocks, `slots` at a time, or two where they stay long, for
-/// these end more evenly; one segment where blocks fill most of a wave.
+/// As many segments as make one wave of blocks, `slots` at a time; one where blocks fill most of
+/// it.
 inline index_t segments_for(index_t blocks, index_t length, index_t slots) {
-  index_t const wave = std::max<index_t>(slots / blocks, 1);
-  index_t const fitting = wave >= 8 && length / wave >= 4096 ? 2 * wave : wave;
+  index_t const fitting = std::max<index_t>(slots / blocks, 1);
   return std::clamp<index_t>(length / least_segment, 1, std::min<index_t>(fitting, 65535));
 }
 
@@ -200,10 +204,16 @@ void run_selective(on where, selective_problem<T>& p, selective_shape shape, flo
   if (p.segments > 1) {
     p.entering = workspace;
     p.decay = workspace + p.batch * p.segments * p.states * p.channels;
+    bool const is_long = p.segment_length >= long_segment;
+    auto* const entering = p.packed ? entering_kernel<T, true> : entering_kernel<T, false>;
+    auto* const moments = p.packed ? moments_kernel<T, true> : moments_kernel<T, false>;
+    auto* const kernel = is_long ? entering : moments;
+    static_assert(entering_tile::states == moments_tile::states &&
+                  entering_tile::threads == moments_tile::threads);
+    index_t const channels = is_long ? entering_tile::channels : moments_tile::channels;
     index_t const parts = (p.states + entering_tile::states - 1) / entering_tile::states;
-    auto* const kernel = p.packed ? entering_kernel<T, true> : entering_kernel<T, false>;
-    kernel<<<dim3(blocks_of(entering_tile::channels, parts), static_cast<unsigned>(p.segments - 1)),
-             entering_tile::threads, 0, where.stream>>>(p);
+    dim3 const grid(blocks_of(channels, parts), static_cast<unsigned>(p.segments - 1));
+    kernel<<<grid, entering_tile::threads, 0, where.stream>>>(p);
     check(cudaGetLastError(), "entering_kernel");
     index_t const states = p.batch * p.states * p.channels;
     fold_kernel<<<static_cast<unsigned>((states + 127) / 128), 128, 0, where.stream>>>(p);

@@ -1,0 +1,295 @@
+// SPDX-License-Identifier: Apache-2.0
+// selective_moments.cuh: the states that enter segments which are not long: what entering_kernel
+// finds, by moments where tiles are short beside what has been walked.
+#pragma once
+
+#include "ssm/detail/device_math.cuh"
+#include "ssm/detail/selective_problem.cuh"
+#include "ssm/detail/selective_warp_sums.cuh"
+
+namespace ssm::gpu::detail {
+
+/// What entering_kernel finds, each warp by itself, for all states of a tile or none. A tile that
+/// is short beside what has been walked, Σ Δ of it ≤ brevity·walked, is summed by moments: what
+/// they leave out, (|A'| Σ Δ / 2)^m / m! times the decay exp(A'·walked), is largest for the state
+/// whose |A'|·walked is m, and at most 2^threshold of what that one had there.
+struct moments_tile {
+  static constexpr int threads = 128;
+  static constexpr int warps = threads / 32;
+  static constexpr int steps = warp_tile::steps;
+  static constexpr int channels = warps * warp_tile::channels;
+  static constexpr int states = warp_tile::states;
+
+  template <class T>
+  struct shared {
+    warp_tile::shared warp[warps];
+    float4 bias[threads], factor[threads];  // of a lane's channels
+    quad_slots<T, threads> x[4], step[4], B[2];
+  };
+};
+
+/// AlongTime: as the problem says.
+template <class T, bool Packed, bool AlongTime>
+class moments_warp {
+  using tile = warp_tile;
+  using shared = moments_tile::shared<T>;
+
+ public:
+  __device__ moments_warp(selective_problem<T> const& problem, shared& memory)
+      : p{problem},
+        block_{memory},
+        s{memory.warp[threadIdx.x / 32]},
+        sums_(memory.warp[threadIdx.x / 32]) {
+    index_t const parts = (p.states + tile::states - 1) / tile::states;
+    first_state_ = static_cast<int>(blockIdx.x % parts) * tile::states;
+    channel_block const block(p, blockIdx.x / parts, moments_tile::channels);
+    int const first = static_cast<int>(threadIdx.x) / 32 * tile::channels;
+    b_ = block.b, channel_ = block.channel + first;
+    channels_ = smaller(block.channels - first, tile::channels);
+    states_ = smaller(p.states - first_state_, tile::states);
+    lane_ = static_cast<int>(threadIdx.x) % 32, g_ = lane_ / 4, q_ = lane_ % 4;
+
+    // The last tile comes first.
+    index_t const t0 = (blockIdx.y + 1) * p.segment_length - tile::steps;
+    x_ = p.x.at(b_, t0 + 4 * q_, channel_ + 4 * g_);
+    step_ = p.step_size.at(b_, t0 + 4 * q_, channel_ + 4 * g_);
+    count_ = smaller(channels_ - 4 * g_, 4);
+#pragma unroll
+    for (int k = 0; k < 2; ++k) {
+      int2 const at = quad(k);
+      B_[k] = p.B.at(b_, t0 + at.x, block.group, first_state_ + at.y);
+    }
+  }
+
+  __device__ void run() {
+    if (channels_ <= 0) return;
+    float largest_rate[4];  // of a channel
+    bool const has_moments = load_rates(largest_rate);
+    store_channels();
+    float walked[4] = {}, lost[4] = {};  // Σ Δ so far, and what rounding left out of it
+    bool is_cut = false, is_dead = false;
+    unsigned long long visited = 0;
+    request(true);
+#pragma unroll 1
+    for (index_t left = p.segment_length / tile::steps - 1; left >= 0; --left) {
+      wait_for_requests();
+      float step[16], u[4][4];
+      discretize(step, u);
+      __syncwarp();
+      store_B();
+      __syncwarp();
+      request(left > 0);
+      if (unsigned const starts = starts_of_sequences(left); starts != 0) {
+        is_cut = true;
+        int const first = 31 - __clz(static_cast<int>(starts));
+#pragma unroll
+        for (int i = 0; i < 16; ++i) {
+          if (4 * q_ + i % 4 < first) u[i / 4][i % 4] = 0.0f;
+        }
+      }
+      // Σ Δ of the steps after each, but for half of the tile's.
+      float nepers[4][4], center[4];
+      bool is_short = has_moments, is_shorter = true;
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        float const* const own = step + 4 * i;
+        float const after2 = own[3] + own[2], after3 = after2 + own[1], all = after3 + own[0];
+        float const near = __shfl_xor_sync(~0u, all, 1), pair = all + near;
+        float const far = __shfl_xor_sync(~0u, pair, 2);
+        float const total = pair + far;
+        float const half = 0.5f * ln_of_2;
+        float const offset =
+            fmaf(near, q_ & 1 ? -half : half, fmaf(far, q_ & 2 ? -half : half, all * -half));
+        nepers[i][0] = fmaf(after3, ln_of_2, offset), nepers[i][1] = fmaf(after2, ln_of_2, offset);
+        nepers[i][2] = fmaf(own[3], ln_of_2, offset), nepers[i][3] = offset;
+        center[i] = fmaf(0.5f, total, walked[i]);
+        is_short = is_short && total <= p.brevity[0] * walked[i];
+        is_shorter = is_shorter && total <= p.brevity[1] * walked[i];
+        // Kahan: walked has thousands of terms.
+        float const more = total - lost[i], next = walked[i] + more;
+        lost[i] = (next - walked[i]) - more;
+        walked[i] = next;
+      }
+      visited += tile::steps;
+      if (!__all_sync(~0u, is_short)) {
+        sums_.add(u, nepers, center);
+      } else if (!__all_sync(~0u, is_shorter)) {
+        sums_.template add_moments<5, (sizeof(T) > 2)>(u, nepers, center);
+      } else {
+        sums_.template add_moments<3, (sizeof(T) > 2)>(u, nepers, center);
+      }
+      is_dead = true;
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        is_dead = is_dead && (i >= count_ || largest_rate[i] * walked[i] < p.threshold);
+      }
+      is_dead = __all_sync(~0u, is_dead);
+      if (is_cut || is_dead) break;
+    }
+    store_sums(walked, !is_cut && !is_dead);
+    if (p.visited != nullptr && lane_ == 0) atomicAdd(p.visited, visited * states_ * channels_);
+  }
+
+ private:
+  static constexpr float ln_of_2 = 0.6931471805599453f;
+
+  template <class Integer>
+  __device__ static int smaller(Integer a, int b) {
+    return a < b ? static_cast<int>(a) : b;
+  }
+
+  /// Step and state where this lane's k-th quad of B begins in a tile.
+  __device__ int2 quad(int k) const {
+    int const i = lane_ + 32 * k;
+    return p.projections_along_time ? int2{i % 4 * 4, i / 4} : int2{i % 16, i / 16 * 4};
+  }
+
+  /// Rates in shared memory and the largest of each channel; whether none is positive.
+  __device__ bool load_rates(float (&largest)[4]) {
+    bool is_negative = true;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      largest[i] = -INFINITY;
+#pragma unroll
+      for (int k = 0; k < 4; ++k) {
+        int const n = 4 * q_ + k;
+        bool const is_there = i < count_ && n < states_;
+        float const rate = is_there ? p.rate(channel_ + 4 * g_ + i, first_state_ + n) : 0.0f;
+        reinterpret_cast<float*>(&s.rate[n][tile::swizzled(n, g_)])[i] = rate;
+        if (is_there) largest[i] = larger(largest[i], rate);
+      }
+      largest[i] = larger(largest[i], __shfl_xor_sync(~0u, largest[i], 1));
+      largest[i] = larger(largest[i], __shfl_xor_sync(~0u, largest[i], 2));
+      is_negative = is_negative && largest[i] <= 0.0f;
+    }
+    return __all_sync(~0u, is_negative);
+  }
+
+  __device__ void store_channels() {
+    float bias[4], factor[4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      index_t const c = channel_ + 4 * g_ + i;
+      bias[i] = i < count_ ? p.bias(c) : 0.0f;
+      factor[i] = i < count_ ? p.scaling.step_factor(c) : 0.0f;
+    }
+    block_.bias[threadIdx.x] = {bias[0], bias[1], bias[2], bias[3]};
+    block_.factor[threadIdx.x] = {factor[0], factor[1], factor[2], factor[3]};
+  }
+
+  /// Ask for the next tile, which lies before this one.
+  __device__ void request(bool is_wanted) {
+    index_t const x_across = p.x.stride(!AlongTime);
+    index_t const step_across = p.step_size.stride(!AlongTime);
+#pragma unroll
+    for (int k = 0; k < 4; ++k) {
+      int const there = !is_wanted ? 0 : !AlongTime ? count_ : k < count_ ? 4 : 0;
+      block_.x[k].template request<Packed>(x_ + k * x_across, p.x.stride(AlongTime), there);
+      block_.step[k].template request<Packed>(step_ + k * step_across,
+                                              p.step_size.stride(AlongTime), there);
+    }
+#pragma unroll
+    for (int k = 0; k < 2; ++k) {
+      int const there = states_ - quad(k).y;
+      int const count = p.projections_along_time && there > 0 ? 4 : there;
+      block_.B[k].template request<Packed>(B_[k], p.B.stride(p.projections_along_time),
+                                           is_wanted ? count : 0);
+      B_[k] -= tile::steps * p.B.time;
+    }
+    x_ -= tile::steps * p.x.time, step_ -= tile::steps * p.step_size.time;
+  }
+
+  /// Δ and Δ·x of what was asked for, by channel and step.
+  __device__ void discretize(float (&step)[16], float (&u)[4][4]) const {
+    float projected[16];
+    numbers(block_.step, projected);
+    float4 const b = block_.bias[threadIdx.x];
+    float const biases[] = {b.x, b.y, b.z, b.w};
+    float bias[16];
+#pragma unroll
+    for (int i = 0; i < 16; ++i) bias[i] = biases[i / 4];
+    p.steps(projected, bias, step);
+    if (p.scales_steps) {
+      float4 const f = block_.factor[threadIdx.x];
+      float const factors[] = {f.x, f.y, f.z, f.w};
+#pragma unroll
+      for (int i = 0; i < 16; ++i) step[i] *= factors[i / 4];
+    }
+    float x[16];
+    numbers(block_.x, x);
+#pragma unroll
+    for (int i = 0; i < 16; ++i) u[i / 4][i % 4] = step[i] * x[i];
+  }
+  __device__ void numbers(quad_slots<T, moments_tile::threads> const (&from)[4],
+                          float (&to)[16]) const {
+#pragma unroll
+    for (int k = 0; k < 4; ++k) {
+      float4 const four = from[k].get().numbers();
+      float const number[] = {four.x, four.y, four.z, four.w};
+      if constexpr (AlongTime) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) to[4 * k + i] = number[i];
+      } else {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) to[4 * i + k] = number[i];
+      }
+    }
+  }
+
+  __device__ void store_B() {
+#pragma unroll
+    for (int k = 0; k < 2; ++k) {
+      int2 const at = quad(k);
+      float4 const four = block_.B[k].get().numbers();
+      if (p.projections_along_time) {
+        reinterpret_cast<float4&>(s.B[at.y][at.x]) = four;
+      } else {
+        s.B[at.y][at.x] = four.x, s.B[at.y + 1][at.x] = four.y;
+        s.B[at.y + 2][at.x] = four.z, s.B[at.y + 3][at.x] = four.w;
+      }
+    }
+  }
+
+  /// Bit t: step t of a tile starts a sequence, so that nothing before it counts.
+  __device__ unsigned starts_of_sequences(index_t number) const {
+    if (p.sequence.data_handle() == nullptr) return 0;
+    index_t const t0 = blockIdx.y * p.segment_length + number * tile::steps;
+    return __ballot_sync(~0u, lane_ < tile::steps && p.starts_sequence(b_, t0 + lane_));
+  }
+
+  __device__ void store_sums(float const (&walked)[4], bool passes) const {
+#pragma unroll
+    for (int k = 0; k < 4; ++k)
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        int const n = 4 * q_ + k;
+        if (i >= count_ || n >= states_) continue;
+        index_t const c = channel_ + 4 * g_ + i;
+        float const rate = reinterpret_cast<float const*>(&s.rate[n][tile::swizzled(n, g_)])[i];
+        p.entering[p.segment_state(b_, blockIdx.y + 1, first_state_ + n, c)] = sums_.sum(i, k);
+        p.decay[p.segment_state(b_, blockIdx.y, first_state_ + n, c)] =
+            passes ? exp2(rate * walked[i]) : 0.0f;
+      }
+  }
+
+  selective_problem<T> const& p;
+  shared& block_;
+  tile::shared& s;
+  warp_sums sums_;
+  index_t b_, channel_;
+  int channels_, first_state_, states_, lane_, g_, q_, count_;
+  T const *x_, *step_, *B_[2];
+};
+
+template <class T, bool Packed>
+__global__ void __launch_bounds__(moments_tile::threads, 4)
+    moments_kernel(__grid_constant__ selective_problem<T> const p) {
+  __shared__ moments_tile::shared<T> memory;
+  if (p.along_time) {
+    moments_warp<T, Packed, true>(p, memory).run();
+  } else {
+    moments_warp<T, Packed, false>(p, memory).run();
+  }
+}
+
+}  // namespace ssm::gpu::detail
