@@ -83,8 +83,9 @@ void cut_columns(conv1d_problem<T>& p, int channels, index_t threads, index_t le
   index_t const places = (all_channels + channels - 1) / channels;
   conv1d_grid const line = conv1d_grid_of(1, places, name);
   index_t const lanes = batch * (index_t{line.blocks_of_line} << line.log_lanes);
-  // Where few pieces fill the device, more than one wave of them: the last is seldom whole.
-  index_t const waves = threads / lanes >= 8 ? 1 : 4;
+  // Where few pieces fill the device, more than one wave of them: the last is seldom whole. Single
+  // channels share what is loaded with their neighbours, so they had better be about the same time.
+  index_t const waves = channels == 1 ? 16 : threads / lanes >= 8 ? 1 : 4;
   index_t const most_pieces = std::max<index_t>(waves * threads / lanes, 1);
   index_t const steps = std::max((length + most_pieces - 1) / most_pieces, least);
   p.piece = (steps + conv1d_steps - 1) / conv1d_steps * conv1d_steps;
@@ -114,6 +115,7 @@ template <class T>
 conv1d_order order_of(conv1d_problem<T> const& p) {
   auto const& x = p.in.x;
   if (x.extent(1) == 1) return conv1d_order::step;
+  if (x.extent(1) <= conv1d_steps) return conv1d_order::channels;  // the more threads, the better
   if (has_whole_columns<T const>(x, conv1d_channels) &&
       has_whole_columns<T>(p.y, conv1d_channels)) {
     return conv1d_order::channels_together;

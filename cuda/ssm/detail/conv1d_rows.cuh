@@ -55,10 +55,24 @@ struct conv1d_packet_inputs {
 
   /// The input of step i of the packet.
   __device__ float operator[](int i) const { return value[Before + i]; }
+
+  /// The same for a packet that begins so early in its row that not all were there to ask for.
+  __device__ conv1d_packet_inputs with_beginning(conv1d_problem<T> const& p, index_t b, index_t c,
+                                                 T const* x, index_t first) const {
+    conv1d_packet_inputs in = *this;
+    int const kept = p.initial.data_handle() == nullptr ? 0 : p.width() - 1;
+#pragma unroll
+    for (int i = 0; i < Before; ++i) {
+      int const back = Before - i, place = kept + static_cast<int>(first) - back;
+      in.value[i] = back <= first ? to_number(x[-back])
+                    : place >= 0  ? to_number(p.initial(b, c, place))
+                                  : 0.0f;
+    }
+    return in;
+  }
 };
 
-/// Those of a packet that is inside its row, asked for before they are needed. Before the row are
-/// the initial carry, and zeros.
+/// Those of a packet that is inside its row, asked for before they are needed; see with_beginning.
 template <class T, int Before, int After>
 class conv1d_packet_ahead {
  public:
@@ -73,22 +87,11 @@ class conv1d_packet_ahead {
   __device__ bool is_one_sequence(conv1d_problem<T> const& p) const {
     return !p.is_packed() || first_sequence_ == last_sequence_;
   }
-  __device__ conv1d_packet_inputs<T, Before, After> take(conv1d_problem<T> const& p, index_t b,
-                                                         index_t c, T const* x,
-                                                         index_t first) const {
+  __device__ conv1d_packet_inputs<T, Before, After> take() const {
     conv1d_packet_inputs<T, Before, After> in;
     take(before_, in.value);
     take(own_, in.value + Before);
     if constexpr (After > 0) take(after_, in.value + Before + conv1d_packet);
-    if (first >= Before) return in;
-    int const kept = p.initial.data_handle() == nullptr ? 0 : p.width() - 1;
-#pragma unroll
-    for (int i = 0; i < Before; ++i) {
-      int const back = Before - i, place = kept + static_cast<int>(first) - back;
-      in.value[i] = back <= first ? to_number(x[-back])
-                    : place >= 0  ? to_number(p.initial(b, c, place))
-                                  : 0.0f;
-    }
     return in;
   }
 
@@ -188,13 +191,18 @@ __global__ void __launch_bounds__(conv1d_threads)
   if (at.is_inside(0)) ahead.ask(p, at.b, x, first);
   for (int packet = 0; packet < at.packets; ++packet) {
     bool const is_middle = at.is_inside(packet) && ahead.is_one_sequence(p);
-    auto const in = ahead.take(p, at.b, at.c, x, is_middle ? first : before);
+    auto const in = ahead.take();
     if (at.is_inside(packet + 1)) ahead.ask(p, at.b, x + at.apart, first + at.apart);
     float sum[conv1d_packet];
-    if (is_middle) {
-      conv1d_sums(with, in, sum);
+    auto const finish = [&](auto const& inputs) {
+      conv1d_sums(with, inputs, sum);
       activate(sum);
       store_elements<conv1d_packet>(y, sum);
+    };
+    if (is_middle && first >= before) {
+      finish(in);
+    } else if (is_middle) {
+      finish(in.with_beginning(p, at.b, at.c, x, first));
     } else {
       conv1d_packet_edge<T, before, 0> const edge(p, at.b, at.c, x, first);
       conv1d_sums(with, edge, sum);

@@ -91,12 +91,13 @@ __global__ void __launch_bounds__(conv1d_threads)
   if (at.is_inside(0)) ask(0);
   for (int packet = 0; packet < at.packets; ++packet) {
     bool const is_middle = at.is_inside(packet) && ahead.is_one_sequence(p);
-    auto const in = ahead.take(p, at.b, at.c, x, is_middle ? first : beside);
+    auto const in = ahead.take();
     float arriving[conv1d_packet + beside], gradient[conv1d_packet];
     arriving_ahead.numbers(arriving);
     if (at.is_inside(packet + 1)) ask(at.apart);
     if (is_middle) {
-      run(in, arriving, gradient);
+      first >= beside ? run(in, arriving, gradient)
+                      : run(in.with_beginning(p, at.b, at.c, x, first), arriving, gradient);
       if (wants_x) p.leave(to_x, gradient);
     } else {
       conv1d_packet_edge<T, beside, beside> const edge(p, at.b, at.c, x, first);

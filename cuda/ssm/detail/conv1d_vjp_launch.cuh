@@ -49,7 +49,7 @@ conv1d_vjp_plan<T> plan_conv1d_vjp(conv1d_vjp_problem<T>& p) {
   } else if (x.stride(2) != 1 && has_rows_alike<T const, float const>(x, p.y_cotangent) &&
              (!wants_x || has_rows_alike<T const, float>(x, p.to.x))) {
     plan.kernel = conv1d_rows_vjp_kernel<T, Taps>;
-    cut_rows(p, 16, name);
+    cut_rows(p, 8, name);
     p.parts = batch * p.grid.blocks_of_line;
   } else {
     plan.kernel = conv1d_columns_vjp_kernel<T, Taps, 1>;
