@@ -83,7 +83,8 @@ conv1d_vjp_problem<T> causal_conv1d_vjp_problem(
 ///
 /// T is float, bfloat16 or float16; all is computed in float. Views may have any strides. Fast are
 /// x and y with channels innermost, best where groups of four begin at multiples of their size, or
-/// with time innermost and rows that begin at the same multiple of 16 bytes, or as far from one.
+/// with time innermost and rows that begin at the same multiple of 16 bytes, or as far from one; up
+/// to 4 taps.
 /// Shapes    as causal_conv1d of the CPU: carry (batch, channel, width - 1); width 1 to 8. Fewer
 ///           than 2^31 rows (batch, channel).
 /// Accuracy  before the activation (width + 1)/2 · eps·Σ|terms|; SiLU adds (4 + |sum|) eps of y and
@@ -92,7 +93,7 @@ conv1d_vjp_problem<T> causal_conv1d_vjp_problem(
 ///           is not finite makes NaN of the zeros before a sequence.
 /// Repeats   bit for bit, for any layout, and cut anywhere into parts.
 /// Throws    shape_error before any launch; gpu::error where the launch fails.
-/// Tested    tests/causal_conv1d_test.cu.
+/// Tested    tests/causal_conv1d_test.cu, causal_conv1d_large_test.cu.
 template <class T>
 void causal_conv1d(on where, causal_conv1d_inputs<T, memory::device> const& in,
                    std::type_identity_t<state_view<T, memory::device>> const& carry,
@@ -126,9 +127,9 @@ std::size_t causal_conv1d_vjp_workspace(
 /// then
 ///           (n + 1)/2 · eps·Σ|terms| for a sum of n terms: width + 1 for x and the carry, batch ·
 ///           length for weight and bias.
-/// Repeats   bit for bit: sums have an order of their own.
-/// Memory    workspace (width + 1) floats a channel and at most 256 steps, more where length is
-///           short.
+/// Repeats   bit for bit on devices of one kind: sums have an order of their own.
+/// Memory    workspace width + 1 floats for each channel and piece of time, of which there are as
+///           many as keep the device busy.
 /// Throws    shape_error before any launch; gpu::error where a launch fails.
 /// Tested    tests/causal_conv1d_vjp_test.cu.
 template <class T>
