@@ -103,7 +103,7 @@ double worst_share(tensor<Real, 3> const& found, sums<double, Real> const& expec
     double const error = std::abs(double(found(b, t, c)) - expected.value(b, t, c));
     double const own = 1.2e-16 * static_cast<double>(t + 1) * expected.terms(b, t, c);
     double const share = error == 0 ? 0 : error / (bound * unit + own);
-    worst = share <= worst ? worst : share;  // NaN becomes the worst
+    worst = std::isnan(worst) || share <= worst ? worst : share;  // NaN is the worst
   });
   return worst;
 }

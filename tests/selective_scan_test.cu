@@ -38,7 +38,7 @@ double worst_of(selective_outcome<T> const& found, selective_problem<T> const& p
   double worst = 0;
   auto const meet = [&](double value, double expected, double bound) {
     double const ratio = std::abs(value - expected) / bound;
-    worst = ratio <= worst ? worst : ratio;
+    worst = std::isnan(worst) || ratio <= worst ? worst : ratio;  // NaN is the worst
   };
   for (index_t i = 0; i < found.y.size(); ++i) {
     double const expected = truth.y.data()[i];
