@@ -164,8 +164,8 @@ conv_truth<W> conv_by_formula(conv_problem<W> const& p) {
 }
 
 /// How far y may be off, in eps: a product and up to width + 1 sums round each term, half an eps
-/// each; SiLU, of slope at most 1.1, adds the 4 eps of silu, and `by_size` more for each unit of its
-/// argument. (1.001 is for eps².)
+/// each; SiLU, of slope at most 1.1, adds the 4 eps of silu, and `by_size` more for each unit of
+/// its argument. (1.001 is for eps².)
 template <class W>
 tensor<W, 3> conv_rounding(conv_problem<W> const& p, conv_truth<W> const& truth,
                            double by_size = 0) {
