@@ -21,61 +21,77 @@ __device__ void forget_other_sequences(block_memory<T, States>& m, unsigned f, i
   }
 }
 
-/// Of slab k, 16 rows of what each step takes from the x of the chunk: C B^T, decayed and rounded,
-/// up to the diagonal. The decay between two blocks of 16 steps is that to the end of the first,
-/// times that from there.
+/// Of both slabs, 16 rows of what each step takes from the x of the chunk: C B^T, decayed and
+/// rounded, up to the diagonal. The decay between two blocks of 16 steps is that to the end of the
+/// first, times that from there. Slabs side by side, so that one's numbers come while the other's
+/// are used (1 x 80 x 65536 0.89 to 0.80 ms).
 template <class T, int States>
 __device__ void mix_rows(float const (&product)[32], block_memory<T, States>& m, unsigned f,
-                         int k) {
+                         int slabs) {
   int const lane = static_cast<int>(threadIdx.x) % 32;
   int const warp = static_cast<int>(threadIdx.x) / 32 % 4;
   int const row = 16 * warp + lane / 4, column = 2 * (lane % 4);  // of the accumulators
   int const stored_row = 16 * warp + lane % 16, stored_half = lane / 16;
-  unsigned const to = shared_address(&m.mixing[f][k]) + static_cast<unsigned>(stored_row) * 128;
-  float2 const* const sums = m.sums[f][k];
-  float const own[2] = {sums[row].x, sums[row + 8].x};
+  unsigned const to = shared_address(&m.mixing[f]) + static_cast<unsigned>(stored_row) * 128;
+  float own[block_slabs][2];
+#pragma unroll
+  for (int k = 0; k < block_slabs; ++k) {
+    own[k][0] = m.sums[f][k][row].x, own[k][1] = m.sums[f][k][row + 8].x;
+  }
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
     if (i > warp) break;
     // As in the accumulators: two columns, eight rows further down, eight columns on.
-    float weight[8];
+    float weight[block_slabs][8];
     if (i < warp) {
-      float const end = sums[16 * i + 15].x;
-      float const beyond[2] = {exp2(own[0] - end), exp2(own[1] - end)};
 #pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        auto const* const nearby = &m.nearby[f][k][16 * i + 8 * half + column];
-        float2 const near = *reinterpret_cast<float2 const*>(nearby);
+      for (int k = 0; k < block_slabs; ++k) {
+        float const end = m.sums[f][k][16 * i + 15].x;
+        float const beyond[2] = {exp2(own[k][0] - end), exp2(own[k][1] - end)};
 #pragma unroll
-        for (int below = 0; below < 2; ++below) {
-          weight[4 * half + 2 * below] = beyond[below] * near.x;
-          weight[4 * half + 2 * below + 1] = beyond[below] * near.y;
+        for (int half = 0; half < 2; ++half) {
+          auto const* const nearby = &m.nearby[f][k][16 * i + 8 * half + column];
+          float2 const near = *reinterpret_cast<float2 const*>(nearby);
+#pragma unroll
+          for (int below = 0; below < 2; ++below) {
+            weight[k][4 * half + 2 * below] = beyond[below] * near.x;
+            weight[k][4 * half + 2 * below + 1] = beyond[below] * near.y;
+          }
         }
       }
     } else {
 #pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        int const from = 8 * half + column;
-        float4 const two = *reinterpret_cast<float4 const*>(&sums[16 * i + from]);
+      for (int k = 0; k < block_slabs; ++k) {
 #pragma unroll
-        for (int below = 0; below < 2; ++below) {
-          int const after = lane / 4 + 8 * below - from;
-          float const decay[2] = {exp2(own[below] - two.x), exp2(own[below] - two.z)};
-          weight[4 * half + 2 * below] = after >= 0 ? decay[0] * two.y : 0.0f;
-          weight[4 * half + 2 * below + 1] = after >= 1 ? decay[1] * two.w : 0.0f;
+        for (int half = 0; half < 2; ++half) {
+          int const from = 8 * half + column;
+          float4 const two = *reinterpret_cast<float4 const*>(&m.sums[f][k][16 * i + from]);
+#pragma unroll
+          for (int below = 0; below < 2; ++below) {
+            int const after = lane / 4 + 8 * below - from;
+            float const decay[2] = {exp2(own[k][below] - two.x), exp2(own[k][below] - two.z)};
+            weight[k][4 * half + 2 * below] = after >= 0 ? decay[0] * two.y : 0.0f;
+            weight[k][4 * half + 2 * below + 1] = after >= 1 ? decay[1] * two.w : 0.0f;
+          }
         }
       }
     }
-    unsigned words[4];
-#pragma unroll
-    for (int j = 0; j < 4; ++j) {
-      words[j] = to_word<T>(product[8 * i + 2 * j] * weight[2 * j],
-                            product[8 * i + 2 * j + 1] * weight[2 * j + 1]);
-    }
     auto const sixteen_bytes = static_cast<unsigned>((2 * i + stored_half) ^ (stored_row % 8));
-    store_matrices(words, to + sixteen_bytes * 16);
+#pragma unroll
+    for (unsigned k = 0; k < block_slabs; ++k) {
+      unsigned words[4];
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        words[j] = to_word<T>(product[8 * i + 2 * j] * weight[k][2 * j],
+                              product[8 * i + 2 * j + 1] * weight[k][2 * j + 1]);
+      }
+      store_matrices(words, to + k * sizeof(tile<T>) + sixteen_bytes * 16);
+    }
   }
-  if (m.is_cut[f][k]) forget_other_sequences(m, f, k, row / 16 * 16);
+#pragma unroll 1
+  for (int k = 0; k < slabs; ++k) {
+    if (m.is_cut[f][k]) forget_other_sequences(m, f, k, row / 16 * 16);
+  }
 }
 
 /// A warpgroup: C B^T of a chunk, once for both slabs, and the decays of each.
@@ -99,8 +115,7 @@ __device__ void mix(block_work const& w, block_memory<T, States>& m, block_barri
     barriers.mixing_free[f].wait(parity ^ 1);
     wait_for_products_but<0>();
     hold(product);
-#pragma unroll 1
-    for (int k = 0; k < w.slabs; ++k) mix_rows(product, m, f, k);
+    mix_rows(product, m, f, w.slabs);
     publish_stores();
     barriers.mixing_here[f].arrive_for_warp();
   }

@@ -3,6 +3,7 @@
 // that leave from there.
 #pragma once
 
+#include "ssm/detail/selective_scan_inputs.hpp"
 #include "ssm/detail/selective_vjp_problem.cuh"
 
 namespace ssm::gpu::detail {
