@@ -85,8 +85,10 @@ TEST(LinearScanVjp, CarriesCotangentsOverGroupsAndBlocksOfTiles) {
                    .order = order,
                    .kind = gates::units};
     expect_gradients<float>(of.all(rows));
-    of.shape = {1, 300 * columns_tile_length<float, step>(32) + 7, 32};
+    of.shape = {1, 300 * columns_tile_length<float, step>(32) + 7, 32};  // more tiles than blocks
     expect_gradients<float>(of.all(columns));
+    of.shape = {1, 300 * columns_tile_length<bfloat16, step>(32) + 7, 32};
+    expect_gradients<bfloat16>(of.all(columns));
   }
 }
 

@@ -23,7 +23,7 @@ struct columns_tiles {
   static constexpr int workers = 256;
   static constexpr int P = Vectors && size <= 4 ? 2 : 1;
   static constexpr int S = 2 * V / P / (Step::inputs - 1);  ///< steps of a thread
-  static constexpr int delay = size == 16 ? 2 : Step::inputs + 1, ahead = 2;
+  static constexpr int delay = size == 16 ? 2 : size == 2 ? 3 : Step::inputs + 1, ahead = 2;
   static constexpr int pipeline_blocks = 2;  ///< on a multiprocessor
   static constexpr int neighbor = Step::reads_neighbor ? Step::inputs - 1 : -1;
   /// Parts beside each other begin in different banks where two rows of 32 channels fit in these.

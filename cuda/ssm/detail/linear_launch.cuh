@@ -86,6 +86,7 @@ template <class Tiles>
 int pipeline_blocks_that_fit() {
   auto* const kernel = pipeline_kernel<Tiles>;
   constexpr int memory = pipeline_memory<Tiles>;
+  static_assert(Tiles::pipeline_blocks * memory <= 222 * 1024, "all fit where there are 228 KB");
   int fitting = 0;
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, memory),
         "linear_scan: cudaFuncSetAttribute");
