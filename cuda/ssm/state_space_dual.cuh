@@ -25,7 +25,7 @@ struct state_space_dual_plan {
   /// than this; what it leaves out is at most that part of the state there. 0 follows everything.
   float negligible = 0x1p-32f;
   /// For float: products of numbers of 22 bits by three products on the matrix units; otherwise by
-  /// one, of numbers rounded to 11 bits, three times as fast.
+  /// one, of numbers rounded to 11 bits, in 0.6 of the time on an H200.
   bool exact = true;
   /// If not null: steps of heads that the first pass visits are added here, in device memory. All
   /// of them are batch · heads · (length - last segment).
