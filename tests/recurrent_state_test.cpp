@@ -12,8 +12,9 @@
 #include <vector>
 
 #include "ssm/causal_conv1d.hpp"
-#include "ssm/selective_scan.hpp"
-#include "ssm/state_space_dual.hpp"
+
+#include "compiled/selective_scan.hpp"
+#include "compiled/state_space_dual.hpp"
 #include "support/random_tensor.hpp"
 
 namespace {

@@ -8,7 +8,7 @@
 #include <iostream>
 #include <vector>
 
-#include "ssm/selective_scan.hpp"
+#include "compiled/selective_scan.hpp"
 #include "support/oracle.hpp"
 #include "support/random_scaling.hpp"
 #include "support/selective_scan_gradients.hpp"

@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "ssm/selective_scan.hpp"
+#include "compiled/selective_scan.hpp"
 #include "support/oracle.hpp"
 #include "support/selective_scan_gradients.hpp"
 

@@ -4,7 +4,7 @@
 #include <cstddef>
 #include <string>
 
-#include "ssm/selective_scan.cuh"
+#include "compiled/selective_scan.cuh"
 #include "support/device.cuh"
 
 namespace {

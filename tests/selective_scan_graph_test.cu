@@ -4,8 +4,8 @@
 
 #include <utility>
 
+#include "compiled/selective_scan.cuh"
 #include "ssm/graph.cuh"
-#include "ssm/selective_scan_vjp.cuh"
 #include "support/device.cuh"
 #include "support/selective_vjp_device.cuh"
 

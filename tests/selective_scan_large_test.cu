@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "ssm/selective_scan.cuh"
+#include "compiled/selective_scan.cuh"
 #include "support/device.cuh"
 #include "support/long_patterns.cuh"
 #include "support/selective_scan_problem.hpp"

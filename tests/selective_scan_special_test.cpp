@@ -8,7 +8,7 @@
 #include <limits>
 #include <string>
 
-#include "ssm/selective_scan.hpp"
+#include "compiled/selective_scan.hpp"
 
 #include "support/oracle.hpp"
 #include "support/selective_scan_problem.hpp"

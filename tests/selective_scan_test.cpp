@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // selective_scan_test.cpp: Mamba's operator against its formula, in odd sizes, with every option,
 // in pieces and over long times.
-#include "ssm/selective_scan.hpp"
+#include "compiled/selective_scan.hpp"
 
 #include <gtest/gtest.h>
 

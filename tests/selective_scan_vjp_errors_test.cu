@@ -6,7 +6,7 @@
 #include <string>
 #include <tuple>
 
-#include "ssm/selective_scan_vjp.cuh"
+#include "compiled/selective_scan.cuh"
 
 namespace {
 

@@ -7,7 +7,7 @@
 #include <iostream>
 #include <string>
 
-#include "ssm/selective_scan.hpp"
+#include "compiled/selective_scan.hpp"
 #include "support/selective_scan_gradients.hpp"
 
 namespace {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "ssm/selective_scan_vjp.cuh"
+#include "compiled/selective_scan.cuh"
 
 #include <gtest/gtest.h>
 

@@ -5,7 +5,7 @@
 
 #include <string>
 
-#include "ssm/selective_scan.hpp"
+#include "compiled/selective_scan.hpp"
 #include "support/selective_scan_gradients.hpp"
 
 namespace {

@@ -7,7 +7,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "ssm/selective_scan.hpp"
+#include "compiled/selective_scan.hpp"
 #include "support/oracle.hpp"
 #include "support/random_scaling.hpp"
 #include "support/selective_scan_problem.hpp"

@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "ssm/state_space_dual.hpp"
+#include "compiled/state_space_dual.hpp"
 #include "support/oracle.hpp"
 #include "support/random_scaling.hpp"
 #include "support/ssd_problem.hpp"

@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "ssm/state_space_dual.hpp"
+#include "compiled/state_space_dual.hpp"
 #include "support/oracle.hpp"
 #include "support/random_scaling.hpp"
 

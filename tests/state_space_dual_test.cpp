@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // state_space_dual_test.cpp: Mamba-2's operator in every policy against its definition in double.
-#include "ssm/state_space_dual.hpp"
+#include "compiled/state_space_dual.hpp"
 
 #include <gtest/gtest.h>
 

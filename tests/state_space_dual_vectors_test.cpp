@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <cstdio>
 
-#include "ssm/state_space_dual.hpp"
+#include "compiled/state_space_dual.hpp"
 #include "support/ssd_vectors.hpp"
 
 namespace {

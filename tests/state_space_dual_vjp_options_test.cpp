@@ -5,7 +5,7 @@
 
 #include <vector>
 
-#include "ssm/state_space_dual.hpp"
+#include "compiled/state_space_dual.hpp"
 #include "support/oracle.hpp"
 #include "support/ssd_vjp_problem.hpp"
 

@@ -3,7 +3,7 @@
 // file of its own: each number type is compiled for each instruction set.)
 #include <gtest/gtest.h>
 
-#include "ssm/state_space_dual.hpp"
+#include "compiled/state_space_dual.hpp"
 #include "support/ssd_vjp_problem.hpp"
 
 namespace {

@@ -8,7 +8,7 @@
 #include <string>
 #include <type_traits>
 
-#include "ssm/state_space_dual.hpp"
+#include "compiled/state_space_dual.hpp"
 #include "support/ssd_gradients.hpp"
 #include "support/ssd_vectors.hpp"
 

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "ssm/selective_scan.cuh"
+#include "compiled/selective_scan.cuh"
 #include "support/selective_scan_problem.hpp"
 
 namespace ssm::test {

@@ -2,7 +2,7 @@
 // selective_vjp_device.cuh: the gradients of a random selective_scan on the device.
 #pragma once
 
-#include "ssm/selective_scan_vjp.cuh"
+#include "compiled/selective_scan.cuh"
 #include "support/selective_scan_device.cuh"
 #include "support/selective_scan_gradients.hpp"
 

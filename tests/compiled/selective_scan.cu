@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "compiled/selective_scan.cuh"
+
+namespace ssm::gpu {
+
+template std::size_t selective_scan_workspace(selective_scan_inputs<float, memory::device> const&,
+                                              state_view<float, memory::device> const&,
+                                              sequence_view<float, memory::device> const&,
+                                              selective_scan_plan const&);
+template void selective_scan(on, selective_scan_inputs<float, memory::device> const&,
+                             state_view<float, memory::device> const&,
+                             sequence_view<float, memory::device> const&, workspace const&,
+                             trajectory_view<float, memory::device> const&,
+                             selective_scan_plan const&);
+
+template std::size_t selective_scan_workspace(
+    selective_scan_inputs<bfloat16, memory::device> const&,
+    state_view<float, memory::device> const&, sequence_view<bfloat16, memory::device> const&,
+    selective_scan_plan const&);
+template void selective_scan(on, selective_scan_inputs<bfloat16, memory::device> const&,
+                             state_view<float, memory::device> const&,
+                             sequence_view<bfloat16, memory::device> const&, workspace const&,
+                             trajectory_view<float, memory::device> const&,
+                             selective_scan_plan const&);
+
+}  // namespace ssm::gpu
