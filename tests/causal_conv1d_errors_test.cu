@@ -7,21 +7,14 @@
 
 #include "ssm/causal_conv1d.cuh"
 #include "support/device.cuh"
+#include "support/untouched_memory.cuh"
 
 namespace {
 
 using namespace ssm;
+using namespace ssm::test;
 
-struct untouched {
-  char* at = reinterpret_cast<char*>(std::uintptr_t{1} << 40);
-
-  template <class T, int Rank>
-  tensor_view<T, Rank, memory::device> next(index_array<Rank> const& extents) {
-    tensor_view<T, Rank, memory::device> const view{reinterpret_cast<T*>(at), extents};
-    at += (static_cast<std::size_t>(view.size()) * sizeof(T) + 255) / 256 * 256;
-    return view;
-  }
-
+struct untouched : untouched_memory {
   causal_conv1d_inputs<float, memory::device> in{};
   state_view<float, memory::device> carry, carry_cotangent;
   sequence_view<float, memory::device> y;
@@ -42,20 +35,11 @@ struct untouched {
     to.bias = next<float, 1>({8});
   }
 
-  template <class Call>
-  static std::string message_of(Call const& call) {
-    try {
-      call();
-    } catch (shape_error const& error) {
-      return error.what();
-    }
-    return "nothing";
-  }
   std::string forward() const {
-    return message_of([&] { gpu::causal_conv1d({}, in, carry, y); });
+    return refusal_of([&] { gpu::causal_conv1d({}, in, carry, y); });
   }
   std::string gradient() const {
-    return message_of(
+    return refusal_of(
         [&] { gpu::causal_conv1d_vjp({}, in, carry, y_cotangent, carry_cotangent, to, {}); });
   }
 };

@@ -2,27 +2,18 @@
 // state_space_dual_errors_test.cu: what the GPU's operator refuses, before any launch.
 #include <gtest/gtest.h>
 
-#include <cstddef>
 #include <cstdint>
 #include <string>
 
 #include "ssm/state_space_dual.cuh"
+#include "support/untouched_memory.cuh"
 
 namespace {
 
 using namespace ssm;
+using namespace ssm::test;
 
-/// Views of memory that is never touched.
-struct untouched {
-  char* at = reinterpret_cast<char*>(std::uintptr_t{1} << 40);
-
-  template <class T, int Rank>
-  tensor_view<T, Rank, memory::device> next(index_array<Rank> const& extents) {
-    tensor_view<T, Rank, memory::device> const view{reinterpret_cast<T*>(at), extents};
-    at += (static_cast<std::size_t>(view.size()) * sizeof(T) + 255) / 256 * 256;
-    return view;
-  }
-
+struct untouched : untouched_memory {
   state_space_dual_inputs<bfloat16, memory::device> in{};
   tensor_view<float, 4, memory::device> carry;
   tensor_view<bfloat16, 4, memory::device> y;
@@ -45,12 +36,8 @@ struct untouched {
 
   /// What state_space_dual asks of its arguments before it does anything; no kernel is compiled.
   std::string message() {
-    try {
-      (void)gpu::detail::state_space_dual_problem(in, carry, y, saved, plan);
-    } catch (shape_error const& error) {
-      return error.what();
-    }
-    return "nothing";
+    return refusal_of(
+        [&] { (void)gpu::detail::state_space_dual_problem(in, carry, y, saved, plan); });
   }
 };
 
