@@ -3,12 +3,12 @@
 // share of the rate at which it copies.
 #include "ssm/causal_conv1d.cuh"
 
-#include <iostream>
 #include <memory>
 #include <string>
 #include <type_traits>
 
 #include "support/conv1d_reference.cuh"
+#include "support/device_copy.cuh"
 #include "support/device_program.cuh"
 #include "support/selective_arrays.cuh"
 
@@ -120,9 +120,7 @@ class convolution {
 class rows_of_convolution {
  public:
   rows_of_convolution(device_program& program, gpu::stream const& stream)
-      : program_{program}, stream_{stream}, copied_(stream, {1, 2, copy_bytes}) {
-    copied_.fill_bytes(stream, 1);
-  }
+      : program_{program}, stream_{stream}, copy_(stream) {}
 
   template <class T>
   void run() {
@@ -160,41 +158,28 @@ class rows_of_convolution {
             .bytes = bytes,
             .rows_are = std::to_string(s.batch) + "x" + std::to_string(s.channels)};
   }
-  void run_turns() {
-    auto const copy = [this](gpu::on where) {
-      std::byte* const all = copied_.data();
-      gpu::check(cudaMemcpyAsync(all + copy_bytes, all, copy_bytes, cudaMemcpyDeviceToDevice,
-                                 where.stream),
-                 "cudaMemcpyAsync");
-    };
-    program_.run_group(stream_, {copy, 2. * copy_bytes});
-  }
+  void run_turns() { program_.run_group(stream_, copy_.turns()); }
 
-  static constexpr index_t copy_bytes = index_t{1} << 30;
   device_program& program_;
   gpu::stream const& stream_;
-  device_sequence_tensor<std::byte> copied_;
+  device_copy copy_;
 };
 
 }  // namespace
 
 int main(int count, char** arguments) {
-  try {
-    device_program program(count, arguments);
-    gpu::stream const stream;
-    rows_of_convolution rows(program, stream);
-    rows.run<bfloat16>();
-    rows.run<float>();
-    auto const curve_of = [](device_result const& r) {
-      auto const& w = r.what;
-      bool const is_shown = w.rows_are == "1x1536" && w.scalar == "bf16";
-      return is_shown ? w.operation + ", " + w.layout + " innermost" : "";
-    };
-    auto const share = [](device_result const& r) { return r.share(); };
-    return program.finish(share_picture(program.all(), "Causal convolution, 1536 channels, bf16",
-                                        "copies", curve_of, share));
-  } catch (std::exception const& error) {
-    std::cerr << arguments[0] << ": " << error.what() << '\n';
-    return 2;
-  }
+  return run_device_program(
+      count, arguments, {}, [](device_program& program, gpu::stream const& stream) {
+        rows_of_convolution rows(program, stream);
+        rows.run<bfloat16>();
+        rows.run<float>();
+        auto const curve_of = [](device_result const& r) {
+          auto const& w = r.what;
+          bool const is_shown = w.rows_are == "1x1536" && w.scalar == "bf16";
+          return is_shown ? w.operation + ", " + w.layout + " innermost" : "";
+        };
+        auto const share = [](device_result const& r) { return r.share(); };
+        return share_picture(program.all(), "Causal convolution, 1536 channels, bf16", "copies",
+                             curve_of, share);
+      });
 }

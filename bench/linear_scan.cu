@@ -165,21 +165,16 @@ index_t bytes_of_array() {
 }  // namespace
 
 int main(int count, char** arguments) {
-  try {
-    device_program program(count, arguments);
-    gpu::stream const stream;
-    linear_arrays arrays(stream, bytes_of_array());
-    rows_of_linear_scan rows(program, stream, arrays);
-    rows.run<float>();
-    rows.run<bfloat16>();
-    auto const curve_of = [](device_result const& r) {
-      return r.what.rows == 1 ? r.what.operation + ", " + r.what.scalar : "";
-    };
-    auto const share = [](device_result const& r) { return r.share(); };
-    return program.finish(
-        share_picture(program.all(), "h = a h + b, one row", "copies", curve_of, share));
-  } catch (std::exception const& error) {
-    std::cerr << arguments[0] << ": " << error.what() << '\n';
-    return 2;
-  }
+  return run_device_program(
+      count, arguments, {}, [](device_program& program, gpu::stream const& stream) {
+        linear_arrays arrays(stream, bytes_of_array());
+        rows_of_linear_scan rows(program, stream, arrays);
+        rows.run<float>();
+        rows.run<bfloat16>();
+        auto const curve_of = [](device_result const& r) {
+          return r.what.rows == 1 ? r.what.operation + ", " + r.what.scalar : "";
+        };
+        auto const share = [](device_result const& r) { return r.share(); };
+        return share_picture(program.all(), "h = a h + b, one row", "copies", curve_of, share);
+      });
 }

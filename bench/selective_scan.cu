@@ -5,12 +5,12 @@
 #include <algorithm>
 #include <bit>
 #include <cstdint>
-#include <iostream>
 #include <memory>
 #include <string>
 #include <type_traits>
 #include <vector>
 
+#include "support/device_copy.cuh"
 #include "support/device_program.cuh"
 #include "support/exponential_rate.cuh"
 #include "support/selective_own_calls.cuh"
@@ -77,13 +77,9 @@ prepared_call ready(std::shared_ptr<Calls> const& calls, void (Calls::*run)(gpu:
 class rows_of_selective_scan {
  public:
   rows_of_selective_scan(device_program& program, gpu::stream const& stream)
-      : program_{program},
-        stream_{stream},
-        copied_(stream, {2, 1, copy_bytes / 4}),
-        exponentials_(stream) {
+      : program_{program}, stream_{stream}, copy_(stream), exponentials_(stream) {
     if (std::string const file = program.option("--peer"); !file.empty())
       peer_ = std::make_unique<selective_peer>(file);
-    copied_.fill_normal(stream, innermost::channels, 9, 1);
   }
 
   template <class T>
@@ -175,14 +171,8 @@ class rows_of_selective_scan {
   }
 
   void run_turns() {
-    auto const copy = [this](gpu::on where) {
-      float* const all = copied_.data();
-      gpu::check(cudaMemcpyAsync(all + copy_bytes / 4, all, copy_bytes, cudaMemcpyDeviceToDevice,
-                                 where.stream),
-                 "cudaMemcpyAsync");
-    };
     program_.run_group(
-        stream_, {copy, 2. * copy_bytes},
+        stream_, copy_.turns(),
         {[this](gpu::on where) { exponentials_.run(where); }, exponentials_.count(), exponentials});
   }
 
@@ -193,10 +183,9 @@ class rows_of_selective_scan {
     return static_cast<std::size_t>(bytes) < total / 4;
   }
 
-  static constexpr index_t copy_bytes = index_t{1} << 30;
   device_program& program_;
   gpu::stream const& stream_;
-  device_sequence_tensor<float> copied_;
+  device_copy copy_;
   exponential_rate exponentials_;
   std::unique_ptr<selective_peer> peer_;
 };
@@ -213,17 +202,13 @@ std::string curve_of(device_result const& r) {
 }  // namespace
 
 int main(int count, char** arguments) {
-  try {
-    device_program program(count, arguments, {"--peer"});
-    gpu::stream const stream;
-    rows_of_selective_scan rows(program, stream);
-    rows.run<bfloat16>();
-    rows.run<float>();
-    auto const share = [](device_result const& r) { return r.share_of_work(); };
-    return program.finish(share_picture(program.all(), "Mamba's operator, 1536 channels, bf16",
-                                        "exponentials", curve_of, share));
-  } catch (std::exception const& error) {
-    std::cerr << arguments[0] << ": " << error.what() << '\n';
-    return 2;
-  }
+  return run_device_program(
+      count, arguments, {"--peer"}, [](device_program& program, gpu::stream const& stream) {
+        rows_of_selective_scan rows(program, stream);
+        rows.run<bfloat16>();
+        rows.run<float>();
+        auto const share = [](device_result const& r) { return r.share_of_work(); };
+        return share_picture(program.all(), "Mamba's operator, 1536 channels, bf16", "exponentials",
+                             curve_of, share);
+      });
 }

@@ -3,13 +3,13 @@
 // the rates at which it copies and multiplies matrices, and, with --peer FILE, beside another
 // library's kernels (support/dual_peer.hpp).
 #include <algorithm>
-#include <iostream>
 #include <limits>
 #include <memory>
 #include <string>
 #include <type_traits>
 #include <vector>
 
+#include "support/device_copy.cuh"
 #include "support/device_program.cuh"
 #include "support/dual_gradient_calls.cuh"
 #include "support/tensor_rate.cuh"
@@ -72,13 +72,9 @@ prepared_call ready(std::shared_ptr<Calls> const& calls, void (Calls::*run)(gpu:
 class rows_of_state_space_dual {
  public:
   rows_of_state_space_dual(device_program& program, gpu::stream const& stream)
-      : program_{program},
-        stream_{stream},
-        copied_(stream, {2, 1, copy_bytes / 4}),
-        products_(stream) {
+      : program_{program}, stream_{stream}, copy_(stream), products_(stream) {
     if (std::string const file = program.option("--peer"); !file.empty())
       peer_ = std::make_unique<dual_peer>(file);
-    copied_.fill_normal(stream, innermost::channels, 9, 1);
   }
 
   void run() {
@@ -175,21 +171,14 @@ class rows_of_state_space_dual {
   }
 
   void run_turns() {
-    auto const copy = [this](gpu::on where) {
-      float* const all = copied_.data();
-      gpu::check(cudaMemcpyAsync(all + copy_bytes / 4, all, copy_bytes, cudaMemcpyDeviceToDevice,
-                                 where.stream),
-                 "cudaMemcpyAsync");
-    };
     program_.run_group(
-        stream_, {copy, 2. * copy_bytes},
+        stream_, copy_.turns(),
         {[this](gpu::on where) { products_.run(where); }, products_.count(), products});
   }
 
-  static constexpr index_t copy_bytes = index_t{1} << 30;
   device_program& program_;
   gpu::stream const& stream_;
-  device_sequence_tensor<float> copied_;
+  device_copy copy_;
   tensor_rate products_;
   std::unique_ptr<dual_peer> peer_;
 };
@@ -205,15 +194,11 @@ std::string curve_of(device_result const& r) {
 }  // namespace
 
 int main(int count, char** arguments) {
-  try {
-    device_program program(count, arguments, {"--peer"});
-    gpu::stream const stream;
-    rows_of_state_space_dual(program, stream).run();
-    auto const share = [](device_result const& r) { return r.share(); };
-    return program.finish(share_picture(program.all(), "Mamba-2's operator, 80 heads, bf16",
-                                        "copies", curve_of, share));
-  } catch (std::exception const& error) {
-    std::cerr << arguments[0] << ": " << error.what() << '\n';
-    return 2;
-  }
+  return run_device_program(
+      count, arguments, {"--peer"}, [](device_program& program, gpu::stream const& stream) {
+        rows_of_state_space_dual(program, stream).run();
+        auto const share = [](device_result const& r) { return r.share(); };
+        return share_picture(program.all(), "Mamba-2's operator, 80 heads, bf16", "copies",
+                             curve_of, share);
+      });
 }

@@ -143,4 +143,20 @@ class device_program {
   bool is_right_ = true;
 };
 
+/// The main function of a program: run(program&, stream) adds its groups and returns the picture of
+/// its report.
+template <class Run>
+int run_device_program(int count, char** arguments, std::set<std::string> const& more_options,
+                       Run const& run) {
+  try {
+    device_program program(count, arguments, more_options);
+    gpu::stream const stream;
+    std::string const picture = run(program, stream);
+    return program.finish(picture);
+  } catch (std::exception const& error) {
+    std::cerr << arguments[0] << ": " << error.what() << '\n';
+    return 2;
+  }
+}
+
 }  // namespace ssm::bench

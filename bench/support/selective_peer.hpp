@@ -1,15 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// selective_peer.hpp: another library's selective scan, in a shared object that the benchmark loads
-// (--peer FILE), so that the two take turns in one process on the same inputs.
+// selective_peer.hpp: another library's selective scan.
 #pragma once
 
-#include <dlfcn.h>
-
 #include <cstdint>
-#include <stdexcept>
 #include <string>
 
-#include "ssm/error.hpp"
+#include "support/peer_library.hpp"
 
 extern "C" {
 
@@ -43,36 +39,25 @@ namespace ssm::bench {
 class selective_peer {
  public:
   /// Throws    std::runtime_error for a file that does not define them.
-  explicit selective_peer(std::string const& file) : file_{dlopen(file.c_str(), RTLD_NOW)} {
-    require<std::runtime_error>(file_ != nullptr, "--peer: ", file_ == nullptr ? dlerror() : "");
-    name_ = find<char const*()>("ssm_peer_name")();
-    memory_ = find<std::int64_t(ssm_peer_call const*)>("ssm_peer_memory");
-    forward_ = find<run>("ssm_peer_forward");
-    gradient_ = find<run>("ssm_peer_gradient");
-  }
+  explicit selective_peer(std::string const& file) : library_(file, "ssm_peer") {}
 
-  std::string const& name() const { return name_; }
+  std::string const& name() const { return library_.name(); }
   std::int64_t memory(ssm_peer_call const& call) const { return memory_(&call); }
-  void forward(ssm_peer_call const& call, void* stream) const { check(forward_(&call, stream)); }
-  void gradient(ssm_peer_call const& call, void* stream) const { check(gradient_(&call, stream)); }
+  void forward(ssm_peer_call const& call, void* stream) const {
+    library_.check(forward_(&call, stream));
+  }
+  void gradient(ssm_peer_call const& call, void* stream) const {
+    library_.check(gradient_(&call, stream));
+  }
 
  private:
   using run = char const*(ssm_peer_call const*, void*);
 
-  template <class Function>
-  Function* find(char const* name) {
-    auto* const found = reinterpret_cast<Function*>(dlsym(file_, name));
-    require<std::runtime_error>(found != nullptr, "--peer: the file has no ", name);
-    return found;
-  }
-  void check(char const* wrong) const {
-    require<std::runtime_error>(wrong == nullptr, name_, ": ", wrong == nullptr ? "" : wrong);
-  }
-
-  void* file_;  // stays loaded until the program ends
-  std::string name_;
-  std::int64_t (*memory_)(ssm_peer_call const*) = nullptr;
-  run *forward_ = nullptr, *gradient_ = nullptr;
+  peer_library library_;
+  std::int64_t (*memory_)(ssm_peer_call const*) =
+      library_.find<std::int64_t(ssm_peer_call const*)>("memory");
+  run* forward_ = library_.find<run>("forward");
+  run* gradient_ = library_.find<run>("gradient");
 };
 
 }  // namespace ssm::bench
