@@ -25,14 +25,15 @@ constexpr char const* layers[] = {
     "affine_map execution detail/instruction_set detail/workers detail/parallel_for "
     "detail/require_writable "
     "detail/scratch "
-    "detail/sum_into detail/require_apart detail/tile_words detail/tile_pipeline detail/tile_walk "
-    "workspace "
+    "detail/sum_into detail/require_apart detail/cluster detail/tile_words detail/tile_pipeline "
+    "detail/tile_walk workspace "
     "detail/device_math",
     "discretize recurrence diagonal scalar_identity readout step_size packed spectrum_scaling "
     "scaling_factors",
     "scan linear_scan detail/linear_step detail/linear_rows_tile detail/linear_rows_chunk "
     "detail/linear_rows detail/linear_columns_tile detail/linear_columns_words "
-    "detail/linear_columns "
+    "detail/linear_columns detail/linear_teams_problem detail/linear_teams_tile "
+    "detail/linear_teams detail/linear_teams_launch "
     "detail/linear_lanes detail/linear_launch",
     "causal_conv1d detail/causal_conv1d_block detail/causal_conv1d_fast "
     "detail/causal_conv1d_fast_vjp detail/causal_conv1d_inputs detail/causal_conv1d_reference "

@@ -10,6 +10,7 @@
 #include "ssm/detail/linear_columns.cuh"
 #include "ssm/detail/linear_lanes.cuh"
 #include "ssm/detail/linear_rows.cuh"
+#include "ssm/detail/linear_teams_launch.cuh"
 #include "ssm/execution.cuh"
 #include "ssm/execution.hpp"
 
@@ -151,6 +152,9 @@ inline constexpr index_t many_walks = 128, few_tiles = 4;
 template <class T>
 inline constexpr index_t many_lanes = sizeof(T) > 2 ? 192 : 320;
 
+/// Teams have that many tiles of a band at least.
+inline constexpr index_t few_team_tiles = 16;
+
 /// Launch one block of a warp for each band of 32 channels.
 template <class T, class Step>
 void run_lanes(on where, columns_problem<T, Step> const& p) {
@@ -162,10 +166,11 @@ void run_lanes(on where, columns_problem<T, Step> const& p) {
   check(cudaGetLastError(), "linear_scan: lanes_kernel");
 }
 
-/// A call whose axes are what they will be in the kernels. `Vectors`: see columns_tiles.
+/// A call whose axes are what they will be in the kernels. `Vectors`: see columns_tiles;
+/// `is_dense`: see team_layout.
 template <bool Vectors, class T, class Step>
 std::size_t run_bands(on where, linear_call<T, Step> const& call, std::byte* workspace,
-                      bool launches) {
+                      bool launches, bool is_dense = false) {
   using tiles = columns_tiles<T, Step, Vectors>;
   columns_problem<T, Step> p{};
   auto const give = [&](auto& to, auto const& from) {
@@ -193,13 +198,23 @@ std::size_t run_bands(on where, linear_call<T, Step> const& call, std::byte* wor
       return run_bands<false>(where, call, workspace, launches);
     }
   }
+  constexpr auto layout = Vectors ? team_layout::packed : team_layout::dense;
+  using teams = team_tiles<T, Step, layout>;
+  bool const by_teams =
+      (Vectors || is_dense) && p.length >= few_team_tiles * (teams::steps_of_all / width);
+  typename teams::problem of_teams{};
+  static_cast<columns_problem<T, Step>&>(of_teams) = p;
+  if (by_teams && launches && run_teams<teams>(where, of_teams, workspace)) return 0;
   p.stretches = divide_up(p.length, tiles::stretch_steps(width));
   using of_words = columns_words<T, Step>;
   p.groups = divide_up(p.stretches, of_words::group_size(width));
   p.tiles = p.stretches * p.bands;
   index_t const blocks = divide_up(p.groups, of_words::block_size(width));
   index_t const words = (p.stretches + p.groups + blocks) * p.bands * width;
-  return run_pipeline<tiles>(where, p, words, workspace, launches);
+  auto const bytes = run_pipeline<tiles>(where, p, words, workspace, launches);
+  std::size_t const of_all =
+      by_teams ? static_cast<std::size_t>(team_words<teams>(of_teams)) * sizeof(*p.words) : 0;
+  return std::max(bytes, of_all);
 }
 
 template <class T, class Step>
@@ -232,8 +247,20 @@ std::size_t run_columns(on where, linear_call<T, Step> call, std::byte* workspac
                                      [&](auto const& a) { return in_packets(a, V); }) &&
                          std::all_of(call.out.begin(), call.out.end(),
                                      [&](auto const& a) { return in_packets(a, P); });
-  return is_packed ? run_bands<true>(where, call, workspace, launches)
-                   : run_bands<false>(where, call, workspace, launches);
+  if (is_packed) return run_bands<true>(where, call, workspace, launches);
+  // All steps of few channels right after each other are one piece of memory.
+  auto const in_one_piece = [&](auto const& array) {
+    return array.channel == 1 && array.time == call.channels;
+  };
+  auto const begins_packet = [&](auto const& array) {
+    return reinterpret_cast<std::uintptr_t>(array.data) % 16 == 0 &&
+           (call.batch == 1 || array.batch == call.in[0].batch);
+  };
+  bool const is_piece = call.channels <= 32 &&
+                        std::all_of(call.in.begin(), call.in.end(), in_one_piece) &&
+                        std::all_of(call.in.begin(), call.in.end(), begins_packet) &&
+                        std::all_of(call.out.begin(), call.out.end(), in_one_piece);
+  return run_bands<false>(where, call, workspace, launches, is_piece);
 }
 
 template <bool Reversed, class T, class Step>

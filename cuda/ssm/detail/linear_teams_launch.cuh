@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+// linear_teams_launch.cuh: whether teams of blocks run a raw scan, how many, and of how many
+// blocks.
+#pragma once
+
+#include <algorithm>
+
+#include "ssm/detail/linear_teams.cuh"
+#include "ssm/execution.cuh"
+
+namespace ssm::gpu::detail {
+
+/// How a band is shared: by `teams` (none: not at all) of `blocks` each.
+struct team_shape {
+  int teams = 0, blocks = 0;
+};
+
+/// A launch of so many blocks; `attributes` are part of it.
+template <class Tiles, bool Chained>
+cudaLaunchConfig_t team_launch(on where, index_t teams, int blocks,
+                               cudaLaunchAttribute (&attributes)[2]) {
+  attributes[0].id = cudaLaunchAttributeClusterDimension;
+  attributes[0].val.clusterDim.x = static_cast<unsigned>(blocks);
+  attributes[0].val.clusterDim.y = attributes[0].val.clusterDim.z = 1;
+  attributes[1].id = cudaLaunchAttributeCooperative;  // they wait for each other
+  attributes[1].val.cooperative = Chained;
+  cudaLaunchConfig_t launch{};
+  launch.gridDim = static_cast<unsigned>(teams * blocks);
+  launch.blockDim = team_threads<Tiles, Chained>;
+  launch.dynamicSmemBytes = sizeof(team_memory<Tiles, Chained>);
+  launch.stream = where.stream;
+  launch.attrs = attributes;
+  launch.numAttrs = Chained ? 2 : 1;
+  return launch;
+}
+
+/// Teams of so many blocks that are on the device at once.
+template <class Tiles, bool Chained>
+int teams_that_fit(int blocks) {
+  cudaLaunchAttribute attributes[2]{};
+  auto const launch = team_launch<Tiles, Chained>(on{}, 1, blocks, attributes);
+  int fitting = 0;
+  check(cudaOccupancyMaxActiveClusters(&fitting, team_kernel<Tiles, Chained>, &launch),
+        "cudaOccupancyMaxActiveClusters");
+  return fitting;
+}
+
+/// Whether the device has clusters, what was compiled uses them, and a block may have its memory.
+template <class Tiles, bool Chained>
+bool allows_teams() {
+  constexpr int memory = static_cast<int>(sizeof(team_memory<Tiles, Chained>));
+  static_assert(memory <= 227 * 1024);
+  int device = 0, major = 0, most = 0;
+  check(cudaGetDevice(&device), "cudaGetDevice");
+  check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device),
+        "cudaDeviceGetAttribute");
+  check(cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
+        "cudaDeviceGetAttribute");
+  cudaFuncAttributes compiled{};
+  auto* const kernel = team_kernel<Tiles, Chained>;
+  check(cudaFuncGetAttributes(&compiled, kernel), "cudaFuncGetAttributes");
+  if (major < 9 || most < memory || compiled.ptxVersion < 90) return false;
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, memory),
+        "cudaFuncSetAttribute");
+  return true;
+}
+
+/// The largest teams of which all bands have one at once.
+template <class Tiles>
+team_shape one_team_a_band(index_t bands, int processors) {
+  index_t blocks = std::min<index_t>(most_blocks_of_team, processors / bands);
+  while (blocks > 0 && teams_that_fit<Tiles, false>(static_cast<int>(blocks)) < bands) --blocks;
+  return {1, static_cast<int>(blocks)};
+}
+
+/// As many teams a band as fit, of sizes that use most of the device.
+template <class Tiles>
+team_shape many_teams_a_band(index_t bands, int width) {
+  team_shape best;
+  for (int blocks = most_blocks_of_team; blocks > 1; blocks /= 2) {
+    int const share = (width + blocks - 1) / blocks;  // of the channels of which a warp looks back
+    int const most = std::min(most_teams_of_band, 2 * 32 / share);
+    index_t const each = teams_that_fit<Tiles, true>(blocks) / bands;
+    int const teams = static_cast<int>(std::min<index_t>(each, most));
+    if (teams * blocks > best.teams * best.blocks) best = {teams, blocks};
+  }
+  return best;
+}
+
+template <class Tiles, bool Chained>
+void launch_teams(on where, typename Tiles::problem p, team_shape shape, std::byte* workspace) {
+  index_t const steps = Tiles::steps_of_all >> p.width_bits;
+  index_t const tiles = (p.length + steps - 1) / steps, in_round = shape.teams * shape.blocks;
+  p.teams = shape.teams, p.rounds = (tiles + in_round - 1) / in_round;
+  p.inner = (p.length - 1) / steps;
+  if (Chained) {
+    p.words = reinterpret_cast<decltype(p.words)>(workspace);
+    index_t const words = (p.bands * p.rounds * p.teams) << p.width_bits;
+    check(cudaMemsetAsync(workspace, 0, static_cast<std::size_t>(words) * sizeof(*p.words),
+                          where.stream),
+          "cudaMemsetAsync");
+  }
+  cudaLaunchAttribute attributes[2]{};
+  auto const launch =
+      team_launch<Tiles, Chained>(where, p.bands * p.teams, shape.blocks, attributes);
+  check(cudaLaunchKernelEx(&launch, team_kernel<Tiles, Chained>, p),
+        "linear_scan: cudaLaunchKernelEx");
+}
+
+/// Words that any number of teams needs at most.
+template <class Tiles>
+index_t team_words(typename Tiles::problem const& p) {
+  index_t const steps = Tiles::steps_of_all >> p.width_bits;
+  return p.bands * ((p.length + steps - 1) / steps + most_teams_of_band) << p.width_bits;
+}
+
+/// Launch teams if the device has them and is kept busy by them.
+template <class Tiles>
+bool run_teams(on where, typename Tiles::problem const& p, std::byte* workspace) {
+  if (!allows_teams<Tiles, true>()) return false;
+  index_t const steps = Tiles::steps_of_all >> p.width_bits, tiles = p.length / steps;
+  if (tiles * p.bands >= (index_t{1} << 31) - most_teams_of_band * most_blocks_of_team)
+    return false;
+  int device = 0, processors = 0;
+  check(cudaGetDevice(&device), "cudaGetDevice");
+  check(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device),
+        "cudaDeviceGetAttribute");
+  if constexpr (!Tiles::dense) {
+    if (!allows_teams<Tiles, false>()) return false;
+    auto const one = one_team_a_band<Tiles>(p.bands, processors);
+    if (3 * p.bands * one.blocks >= 2 * processors) {
+      launch_teams<Tiles, false>(where, p, one, workspace);
+      return true;
+    }
+  }
+  auto const many = many_teams_a_band<Tiles>(p.bands, 1 << p.width_bits);
+  if (many.teams == 0) return false;
+  launch_teams<Tiles, true>(where, p, many, workspace);
+  return true;
+}
+
+}  // namespace ssm::gpu::detail

@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+// linear_teams_problem.cuh: what teams of blocks are to scan, and how it is cut into tiles.
+#pragma once
+
+#include "ssm/detail/linear_columns_tile.cuh"
+
+namespace ssm::gpu::detail {
+
+template <class T, class Step>
+struct team_problem : columns_problem<T, Step> {
+  index_t teams;   ///< of a band: they take its time in turn
+  index_t rounds;  ///< of each team
+  index_t inner;   ///< tiles, in the order of time, that have all their steps and are not the last
+};
+
+/// A stretch of time of the channels of a band. `Inner`: all of its steps are there, and a step
+/// after them, so nothing has to be asked.
+template <class T, class Step, bool Inner>
+struct team_tile {
+  T const* in[Step::inputs];  ///< of its first step and channel; a neighbor is a step further
+  T* out[Step::outputs];
+  int count;  ///< of steps, where not all are there
+  int end;    ///< the row's last step, counted from the tile's first; far away if not in it
+
+  __device__ int steps(int most) const { return Inner ? most : count; }
+  __device__ int last() const { return Inner ? 1 << 30 : end; }
+};
+
+/// How channels lie in memory. `packed`: 16 bytes of them are one access. `dense`: at most 32, all
+/// of a step right after those of the step before, so that a stretch of time is one piece.
+enum class team_layout { packed, dense };
+
+}  // namespace ssm::gpu::detail
