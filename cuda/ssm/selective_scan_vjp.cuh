@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdlib>
 #include <tuple>
 #include <type_traits>
 
@@ -53,6 +54,13 @@ void require_vjp_apart(selective_scan_inputs<T, memory::device> const& in,
                  named_view{checkpoints, "checkpoints"}));
 }
 
+/// Whether strides in bytes are 32-bit numbers, as kernels multiply them.
+template <class... Arrays>
+bool have_short_strides(Arrays const&... arrays) {
+  auto const is_short = [](index_t stride) { return std::abs(stride) < index_t{1} << 28; };
+  return ((is_short(arrays.time) && is_short(arrays.channel)) && ...);
+}
+
 template <class T>
 selective_vjp_problem<T> vjp_problem(
     selective_scan_inputs<T, memory::device> const& in,
@@ -80,7 +88,9 @@ selective_vjp_problem<T> vjp_problem(
   p.to_x = to.x, p.to_step_size = to.step_size;
   if (in.gate.data_handle() != nullptr) p.to_gate = to.gate;
   p.along_time = p.x.time == 1 && p.x.channel != 1;
-  p.packed = are_packed<T>(p, p.y_cotangent, p.to_x, p.to_step_size, p.to_gate);
+  p.packed = are_packed<T>(p, p.y_cotangent, p.to_x, p.to_step_size, p.to_gate) &&
+             have_short_strides(p.x, p.step_size, p.gate, p.y_cotangent, p.to_x, p.to_step_size,
+                                p.to_gate);
   p.initial = initial, p.carry_cotangent = carry_cotangent;
   return p;
 }
@@ -127,8 +137,8 @@ std::size_t selective_scan_vjp_workspace(
 /// Special   without steps nothing is written, whatever `how` is.
 /// Memory    reads inputs and cotangents twice; workspace 32·length floats for each 128 channels
 ///           of a row, and the checkpoints where none are given.
-/// Throws    shape_error before any launch; gpu::error where a launch fails, as it does where a
-///           block has less than 113 KB of shared memory (sm_86, 89, 120).
+/// Throws    shape_error before any launch; gpu::error where a launch fails, as it does for floats
+///           where a block has less than 105 KB of shared memory (sm_86, 89, 120); 16 bits need 96.
 /// Tested    tests/selective_scan_vjp_test.cu, selective_scan_graph_test.cu.
 template <class T>
 void selective_scan_vjp(

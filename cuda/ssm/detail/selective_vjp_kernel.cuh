@@ -13,7 +13,7 @@ class selective_vjp_block : selective_vjp_steps<T, Packing> {
   using steps = selective_vjp_steps<T, Packing>;
   using steps::h_, steps::e_, steps::rate_, steps::to_rate_, steps::to_bias_, steps::to_input_,
       steps::to_D_;
-  using steps::p, steps::s, steps::block, steps::begin, steps::end, steps::has;
+  using steps::p, steps::s, steps::block, steps::begin, steps::length, steps::has;
   using steps::states, steps::together, steps::own_, steps::other_, steps::own_quads_, steps::swap_;
   using tile = selective_vjp_tile;
 
@@ -22,23 +22,26 @@ class selective_vjp_block : selective_vjp_steps<T, Packing> {
 
   /// The states entering each block of time.
   __device__ void leave_checkpoints() {
-    this->each_state([&](int c, index_t n, int k, int j) {
-      if (!has(c, n)) return;
-      h_[k][j] = p.segments > 1
-                     ? p.entering[p.segment_state(block.b, blockIdx.y, n, block.channel + c)]
-                     : p.initial(block.b, block.channel + c, n);
+    this->each_state([&](int c, index_t n, int i) {
+      this->kept(s.entering[0], i) =
+          !has(c, n)       ? 0.0f
+          : p.segments > 1 ? p.entering[p.segment_state(block.b, blockIdx.y, n, block.channel + c)]
+                           : p.initial(block.b, block.channel + c, n);
     });
-    this->request(begin, false);
+    this->get(h_, s.entering[0]);
+    this->request(0, false);
     int i = 0;
 #pragma unroll 1
-    for (index_t t0 = begin; t0 < end; t0 += tile::steps, i ^= 1) {
+    for (int t0 = 0; t0 < length; t0 += tile::steps, i ^= 1) {
       this->store(t0, i, false);
       __syncthreads();
       this->request(t0 + tile::steps, false);
       if (t0 % selective_scan_block == 0) {
-        this->each_state([&](int c, index_t n, int k, int j) {
+        index_t const number = (begin + t0) / selective_scan_block;
+        this->put(s.entering[0], h_);
+        this->each_state([&](int c, index_t n, int k) {
           if (!has(c, n)) return;
-          p.checkpoints(block.b, t0 / selective_scan_block, n, block.channel + c) = h_[k][j];
+          p.checkpoints(block.b, number, n, block.channel + c) = this->kept(s.entering[0], k);
         });
       }
 #pragma unroll 1
@@ -47,43 +50,20 @@ class selective_vjp_block : selective_vjp_steps<T, Packing> {
   }
 
   __device__ void differentiate() {
-    this->each_state([&](int c, index_t n, int k, int j) {
-      if (!has(c, n)) return;
-      e_[k][j] = p.segments > 1
-                     ? p.arriving[p.segment_state(block.b, blockIdx.y, n, block.channel + c)]
-                     : p.carry_cotangent(block.b, block.channel + c, n);
+    this->each_state([&](int c, index_t n, int i) {
+      this->kept(s.entering[0], i) =
+          !has(c, n)       ? 0.0f
+          : p.segments > 1 ? p.arriving[p.segment_state(block.b, blockIdx.y, n, block.channel + c)]
+                           : p.carry_cotangent(block.b, block.channel + c, n);
     });
-    index_t t0 = (end - 1) / selective_scan_block * selective_scan_block;
-    int last = static_cast<int>((end - 1 - t0) / tile::steps);
+    this->get(e_, s.entering[0]);
+    int t0 = (length - 1) / selective_scan_block * selective_scan_block;
+    int last = (length - 1 - t0) / tile::steps;
     request_block_state(t0, s.entering[next_block]);
     this->request(t0, last == 0);
 #pragma unroll 1
-    for (; t0 >= begin; t0 -= selective_scan_block) {
-      sweep(t0, last);
-#pragma unroll 1
-      for (int i = last; i >= 0; --i) {
-        index_t const first = t0 + i * tile::steps;
-        if (i < last) {
-          this->store(first, i, true);
-          __syncthreads();
-          this->request(i == 0 ? t0 - selective_scan_block : first - tile::steps, i > 0);
-        }
-        if (i == 0) {  // what enters later tiles is used up
-          request_block_state(t0, s.entering[this_block]);
-          if (t0 > begin) request_block_state(t0 - selective_scan_block, s.entering[next_block]);
-        }
-#pragma unroll 1
-        for (int k = together; k >= 0; k -= together) {
-          int const slot = 2 * i + (k == 0 ? -2 : -1);  // of what enters the four steps before
-          this->back_and_forth(i, k, [&] {
-            if (slot == -1) wait_for_requests();
-            if (slot >= -1) this->get(h_, s.entering[slot == -1 ? this_block : slot]);
-          });
-        }
-        this->leave(first);
-        __syncthreads();
-        leave_shared(first);
-      }
+    for (; t0 >= 0; t0 -= selective_scan_block) {
+      differentiate_block(t0, last);
       last = tile::most - 1;
     }
     leave_sums();
@@ -92,85 +72,106 @@ class selective_vjp_block : selective_vjp_steps<T, Packing> {
  private:
   static constexpr int this_block = 1, next_block = 2;  // where entering states are put
 
-  /// Forward through a block of time, from the states that enter it to those that enter its last
-  /// four steps; what enters every fourth step is kept.
-  __device__ void sweep(index_t t0, int last) {
+  /// Forward through the tiles of a block of time, from the states that enter it to those that
+  /// enter its last four steps, then back; what enters every fourth step is kept. One loop, so that
+  /// its instructions are kept, too.
+  __device__ void differentiate_block(int t0, int last) {
+    auto const tile_of = [&](int turn) { return turn <= last ? turn : 2 * last - turn; };
 #pragma unroll 1
-    for (int i = 0;; ++i) {
-      index_t const first = t0 + i * tile::steps;
-      this->store(first, i, i == last);
-      if (i == 0) this->get(h_, s.entering[next_block]);
+    for (int turn = 0; turn <= 2 * last; ++turn) {
+      int const i = tile_of(turn), first = t0 + i * tile::steps;
+      bool const ends = turn == 2 * last;
+      this->store(first, i, turn >= last);
+      if (turn == 0) this->get(h_, s.entering[next_block]);
       __syncthreads();
-      if (i < last) {
-        this->request(first + tile::steps, i + 1 == last);
-      } else {
-        this->request(last == 0 ? t0 - selective_scan_block : first - tile::steps, last > 0);
+      this->request(ends ? t0 - selective_scan_block : t0 + tile_of(turn + 1) * tile::steps,
+                    !ends && turn + 1 >= last);
+      if (ends) {  // what enters later tiles is used up
+        request_block_state(t0, s.entering[this_block]);
+        if (t0 > 0) request_block_state(t0 - selective_scan_block, s.entering[next_block]);
       }
+      if (turn <= last) sweep(i, turn == last);
+      if (turn < last) continue;
 #pragma unroll 1
-      for (int k = 0; k < tile::steps; k += together) {
-        int const slot = 2 * i - (k == 0);
-        if (slot >= 0) this->put(s.entering[slot], h_);
-        this->advance(i, k);
-        if (i == last) return;
+      for (int k = together; k >= 0; k -= together) {
+        int const slot = 2 * i + (k == 0 ? -2 : -1);  // of what enters the four steps before
+        this->back_and_forth(i, k, [&] {
+          if (slot == -1) wait_for_requests();
+          if (slot >= -1) this->get(h_, s.entering[slot == -1 ? this_block : slot]);
+        });
       }
+      this->leave(first);
+      __syncthreads();
+      leave_shared(first);
+    }
+  }
+
+  /// Forward through a tile, but for the last four steps of a block of time.
+  __device__ void sweep(int i, bool is_last) {
+#pragma unroll 1
+    for (int k = 0; k < (is_last ? together : tile::steps); k += together) {
+      int const slot = 2 * i - (k == 0);
+      if (slot >= 0) this->put(s.entering[slot], h_);
+      this->advance(i, k);
     }
   }
 
   /// Ask for the states entering a block of time. A channel or state that is not there has those of
   /// one that is: no gradient hears of them.
-  __device__ void request_block_state(index_t t0, tile::thread_states& to) const {
+  __device__ void request_block_state(int t0, tile::thread_states& to) const {
     auto const& from = p.block_states;
-    float const* const row = &from(block.b, t0 / selective_scan_block, p.first_state, 0);
-    int const last = block.channels - 1, states_left = static_cast<int>(p.states - p.first_state);
-    index_t const next = from.stride(2);
+    int const last = block.channels - 1, own = own_ < last ? own_ : last;
+    int const other = other_ < last ? other_ : last;
+    index_t const next = from.stride(2), to_other = (other - own) * from.stride(3);
+    index_t const states_left = p.states - p.first_state;
+    int const left = states_left < tile::states ? static_cast<int>(states_left) : tile::states;
+    float const* const channel =
+        s.block_states + (t0 / selective_scan_block * from.stride(1) + own * from.stride(3));
 #pragma unroll
-    for (int k = 0; k < 2; ++k) {
-      int const c = k == 0 ? own_ : other_;
-      float const* const channel = row + (block.channel + (c < last ? c : last)) * from.stride(3);
+    for (int q = 0; q < states / 4; ++q) {
+      int const n = 4 * (own_quads_ + (q ^ swap_));
+      float const* state = channel + (n < left ? n : left - 1) * next;
 #pragma unroll
-      for (int q = 0; q < states / 4; ++q) {
-        int const quad = 4 * (own_quads_ + (q ^ swap_));
-        float* const four = &to[states / 4 * k + q][threadIdx.x].x;
-        if (states_left >= tile::states) {
-          float const* const first = channel + quad * next;
-#pragma unroll
-          for (int j = 0; j < 4; ++j) request_if(true, four + j, first + j * next);
-        } else {
-#pragma unroll
-          for (int j = 0; j < 4; ++j) {
-            int const n = quad + j < states_left ? quad + j : states_left - 1;
-            request_if(true, four + j, channel + n * next);
-          }
-        }
+      for (int j = 0; j < 4; ++j) {
+        request_if(true, &to[q][threadIdx.x].x + j, state);
+        request_if(true, &to[states / 4 + q][threadIdx.x].x + j, state + to_other);
+        state += n + j + 1 < left ? next : 0;
       }
     }
   }
 
   /// What the block's channels add to the gradients of B and C from step t0 on.
-  __device__ void leave_shared(index_t t0) const {
+  __device__ void leave_shared(int t0) const {
     if (p.shared == nullptr) return;
-    int const i = 2 * own_;  // of (time, B or C, state)
+    int const own = static_cast<int>(this->thread() % tile::threads);
+    int const i = 2 * own;  // of (time, B or C, state)
     static_assert(tile::steps * 2 * tile::states == 2 * tile::threads);
     float2 sum{};
 #pragma unroll
     for (auto const& warp : s.sums) {
-      float2 const more = reinterpret_cast<float2 const*>(warp)[own_];
+      float2 const more = reinterpret_cast<float2 const*>(warp)[own];
       sum.x += more.x, sum.y += more.y;
     }
     if (i / tile::states / 2 >= this->steps_from(t0)) return;
-    auto* const row = p.shared + (blockIdx.x * p.length + t0) * 2 * tile::states;
+    auto* const row = p.shared + (blockIdx.x * p.length + begin + t0) * 2 * tile::states;
     reinterpret_cast<float2&>(row[i]) = sum;
   }
 
   __device__ void leave_sums() {
     bool const is_scaled = p.scaling.step.data_handle() != nullptr;
     float through_rate[2] = {};
-    this->each_state([&](int c, index_t n, int k, int j) {
+    auto &to_rates = s.entering[0], &rates = s.entering[1], &cotangents = s.entering[2];
+    this->put(to_rates, to_rate_), this->put(rates, rate_), this->put(cotangents, e_);
+    this->each_state([&](int c, index_t n, int i) {
       if (!has(c, n)) return;
-      float const rate = is_scaled ? p.rate(block.channel + c, n) : rate_[k][j];
-      through_rate[k] = fmaf(to_rate_[k][j], rate, through_rate[k]);
-      p.sums[p.sum_row(block.b, blockIdx.y, n) + block.channel + c] = to_rate_[k][j] * s.factor[c];
-      if (blockIdx.y == 0) p.carry_cotangent(block.b, block.channel + c, n) = e_[k][j];
+      float const rate = is_scaled ? p.rate(block.channel + c, n) : this->kept(rates, i);
+      float const to_rate = this->kept(to_rates, i);
+      float& through = through_rate[c == own_ ? 0 : 1];
+      through = fmaf(to_rate, rate, through);
+      p.sums[p.sum_row(block.b, blockIdx.y, n) + block.channel + c] = to_rate * s.factor[c];
+      if (blockIdx.y == 0) {
+        p.carry_cotangent(block.b, block.channel + c, n) = this->kept(cotangents, i);
+      }
     });
     float const to_factor = fmaf(this->over_states(through_rate), 1 / log2_of_e, to_input_);
     if (own_ >= block.channels) return;

@@ -22,8 +22,9 @@ index_t blocks_of_group(selective_problem<T> const& p, index_t channels) {
   return (p.group_channels + channels - 1) / channels;
 }
 
-/// Time is cut into segments of at least this many steps.
+/// Time is cut into segments of at least and at most this many steps.
 inline constexpr index_t least_vjp_segment = 64;
+inline constexpr index_t most_vjp_segment = index_t{1} << 30;
 
 /// The segments for which waves of `slots` blocks take least time: a wave takes as long as its
 /// steps and what a segment costs beside them.
@@ -46,6 +47,7 @@ vjp_memory plan_vjp(selective_vjp_problem<T>& p, index_t wanted, bool has_checkp
   index_t const channel_blocks =
       p.batch * (p.channels / p.group_channels) * blocks_of_group(p, selective_vjp_tile::channels);
   if (wanted == 0) wanted = vjp_segments_for(channel_blocks, p.length, 2 * processors());
+  wanted = std::max(wanted, p.length / most_vjp_segment + 1);
   p.segment_length = round_up((p.length + wanted - 1) / wanted, selective_scan_block);
   p.segments = (p.length + p.segment_length - 1) / p.segment_length;
   index_t const blocks = (p.length + selective_scan_block - 1) / selective_scan_block;
@@ -79,6 +81,7 @@ inline unsigned blocks_for(index_t threads, char const* name) {
 template <class T>
 void launch_vjp(on where, selective_vjp_problem<T> const& p, bool leaves_checkpoints) {
   constexpr int shared = sizeof(selective_vjp_tile::shared<T>);
+  static_assert(sizeof(T) > 2 || shared <= 99 * 1024, "what a block of sm_86, 89 and 120 may have");
   auto* const kernel = !p.packed      ? selective_vjp_kernel<T, packing::none>
                        : p.along_time ? selective_vjp_kernel<T, packing::of_steps>
                                       : selective_vjp_kernel<T, packing::of_channels>;

@@ -31,20 +31,22 @@ struct selective_vjp_tile {
 
   template <class T>
   struct shared {
-    thread_states entering[2 * most - 2];     // every four steps of a block but the first and last
-    float4 part[warps][2][2][8][4];           // of B and C in two steps, of four channels
-    float4 pair[steps][channels / 2];         // Δ before its factor and Δ x, of two channels
-    row arriving[steps];                      // the cotangent past the gate
-    row x[steps], slope[steps], gate[steps];  // slope of Δ, of y's factor; then the gradients of
-                                              // x, step_size and gate
+    thread_states entering[2 * most - 2];  // every four steps of a block but the first and last
+    float4 part[warps][2][2][8][4];        // of B and C in two steps, of four channels
+    float4 pair[steps][channels / 2];      // Δ before its factor and Δ x, of two channels
+    row arriving[steps];                   // the cotangent past the gate
+    row xs[steps], slopes[steps], gates[steps];  // slope of Δ, of y's factor; then the gradients of
+                                                 // x, step_size and gate
     float4 projection[2][2][steps][states / 4];  // B and C, of this tile and the next
     float4 sums[warps][steps][2][states / 4];    // gradients of B and C of each warp
     packet_slots<T, threads> packet[4];          // as stored: x, step_size, y_cotangent, gate
     quad_slots<T, quads> quad;
     row bias, factor;
-    T const* input[5][threads];  // where packets of each array, and quads, are in step 0
-    float* output[3][threads];   // registers are for the states
-    unsigned starts[2];          // bit t: a sequence starts there
+    // Where the block's first channel or state and the segment's first step are.
+    T const *x, *step_size, *y_cotangent, *gate, *projections[2];
+    float *to_x, *to_step_size, *to_gate;
+    float const* block_states;
+    unsigned starts[2];  // bit t: a sequence starts there
   };
 
   /// Where the pair of channels 2i and 2i + 1 is in an even row, so that a warp's packets meet no
@@ -65,18 +67,25 @@ class selective_vjp_rows {
   selective_vjp_problem<T> const& p;
   shared& s;
   channel_block block;
-  index_t begin, end;
+  index_t begin;
+  int length;  // of the segment: its steps count from 0
 
   __device__ selective_vjp_rows(selective_vjp_problem<T> const& problem, shared& memory)
       : p{problem}, s{memory}, block(problem, blockIdx.x, tile::channels) {
     begin = blockIdx.y * p.segment_length;
-    end = begin + p.segment_length < p.length ? begin + p.segment_length : p.length;
-    int2 const at = leaving_place();
-    auto const out = [&](selective_array<float> const& array) {
-      return array.at(block.b, at.x, block.channel + at.y);
-    };
-    s.output[0][threadIdx.x] = out(p.to_x), s.output[1][threadIdx.x] = out(p.to_step_size);
-    s.output[2][threadIdx.x] = out(p.to_gate);
+    index_t const left = p.length - begin;
+    length = static_cast<int>(left < p.segment_length ? left : p.segment_length);
+    if (threadIdx.x > 0) return;
+    auto const first = [&](auto const& array) { return array.at(block.b, begin, block.channel); };
+    s.x = first(p.x), s.step_size = first(p.step_size);
+    s.y_cotangent = first(p.y_cotangent), s.gate = first(p.gate);
+    s.to_x = first(p.to_x), s.to_step_size = first(p.to_step_size), s.to_gate = first(p.to_gate);
+    s.projections[0] = p.B.at(block.b, begin, block.group, p.first_state);
+    s.projections[1] = p.C.at(block.b, begin, block.group, p.first_state);
+    auto const& states = p.block_states;
+    s.block_states = states.data_handle() +
+                     (block.b * states.stride(0) + begin / selective_scan_block * states.stride(1) +
+                      p.first_state * states.stride(2) + block.channel * states.stride(3));
   }
 
   __device__ bool along_time() const {
@@ -84,30 +93,50 @@ class selective_vjp_rows {
   }
 
   /// threadIdx.x, read again: what is made of it takes no register while steps are differentiated.
-  __device__ static int thread() {
-    int result;
+  __device__ static unsigned thread() {
+    unsigned result;
     asm volatile("mov.u32 %0, %%tid.x;" : "=r"(result));
     return result;
   }
   /// This thread's packet of eight steps.
   __device__ int2 place() const {
-    int const i = thread();
-    int2 const in_warp = tile::grid::place(i % 32, along_time());
-    return {in_warp.x, in_warp.y + i / 32 * tile::warp_channels};
+    unsigned const i = thread();
+    int2 const in_warp = tile::grid::place(static_cast<int>(i % 32), along_time());
+    return {in_warp.x, in_warp.y + static_cast<int>(i / 32 * tile::warp_channels)};
   }
 
   /// Where a channel's pair is in an even row.
   __device__ static int place_of(int c) { return 2 * tile::swizzled(c / 2) + c % 2; }
   __device__ float2* pairs(int t) const { return reinterpret_cast<float2*>(s.pair[t]); }
 
+  /// An element of an array whose first one here is known. Strides of packed arrays are short.
+  template <class Element, class Array>
+  __device__ Element* element(Element* first, Array const& array, int2 const& at) const {
+    if constexpr (Packing == packing::of_channels) {
+      return far(first + at.y, at.x, static_cast<int>(array.time));
+    } else if constexpr (Packing == packing::of_steps) {
+      return far(first + at.x, at.y, static_cast<int>(array.channel));
+    } else {
+      return first + (at.x * array.time + at.y * array.channel);
+    }
+  }
+  /// first + i·stride in one instruction.
+  template <class Element>
+  __device__ static Element* far(Element* first, int i, int stride) {
+    Element* result;
+    asm("mad.wide.s32 %0, %1, %2, %3;"
+        : "=l"(result)
+        : "r"(i), "r"(stride * static_cast<int>(sizeof(Element))), "l"(first));
+    return result;
+  }
+
   /// How many of the eight steps from t0 on are the segment's.
-  __device__ int steps_from(index_t t0) const {
-    index_t const left = end - t0;
-    return t0 < begin ? 0 : left < tile::steps ? static_cast<int>(left) : tile::steps;
+  __device__ int steps_from(int t0) const {
+    return t0 < 0 ? 0 : length - t0 < tile::steps ? length - t0 : tile::steps;
   }
 
   /// How many elements the packet at `at` has.
-  __device__ int count(int2 const& at, index_t t0) const {
+  __device__ int count(int2 const& at, int t0) const {
     int const steps = steps_from(t0) - at.x, channels = block.channels - at.y;
     if (steps <= 0 || channels <= 0) return 0;
     int const count = along_time() ? steps : channels;
@@ -115,7 +144,7 @@ class selective_vjp_rows {
   }
 
   /// Leave the gradients of the eight steps from t0 on.
-  __device__ void leave(index_t t0) const {
+  __device__ void leave(int t0) const {
     if (p.adds()) {
       leave_all<true>(t0);
     } else {
@@ -185,21 +214,23 @@ class selective_vjp_rows {
   /// Neighbouring lanes leave neighbouring quads.
   __device__ int2 leaving_place() const {
     if (Packing != packing::of_channels) return place();
-    int const i = thread();
-    return {i % 32 / 8, i / 32 * tile::warp_channels + i % 8 * 4};
+    unsigned const i = thread();
+    return {static_cast<int>(i % 32 / 8),
+            static_cast<int>(i / 32 * tile::warp_channels + i % 8 * 4)};
   }
 
   /// All loads come before what is stored.
   template <bool Adds>
-  __device__ void leave_all(index_t t0) const {
-    tile::row const* const rows[] = {s.x, s.slope, s.gate};
+  __device__ void leave_all(int t0) const {
+    tile::row const* const rows[] = {s.xs, s.slopes, s.gates};
     selective_array<float> const* const arrays[] = {&p.to_x, &p.to_step_size, &p.to_gate};
+    float* const firsts[] = {s.to_x, s.to_step_size, s.to_gate};
     int2 const at = leaving_place();
     alignas(16) float values[3][packet_elements];
     float* first[3];
 #pragma unroll
     for (int i = 0; i < 3; ++i) {
-      first[i] = s.output[i][threadIdx.x] + t0 * arrays[i]->time;
+      first[i] = element(firsts[i], *arrays[i], {t0 + at.x, at.y});
       get_leaving(at, rows[i], values[i]);
     }
     int const steps = at.y < block.channels ? steps_from(t0) - at.x : 0, elements = count(at, t0);

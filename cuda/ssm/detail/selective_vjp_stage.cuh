@@ -15,22 +15,14 @@ class selective_vjp_stage : protected selective_vjp_rows<T, Packing> {
  protected:
   using typename rows::shared;
   using tile = selective_vjp_tile;
-  using rows::p, rows::s, rows::block, rows::begin, rows::end;
+  using rows::p, rows::s, rows::block, rows::begin, rows::length;
 
   __device__ selective_vjp_stage(selective_vjp_problem<T> const& problem, shared& memory)
       : rows(problem, memory) {
-    int const thread = rows::thread();
-    bool const is_there = thread < block.channels;
+    unsigned const thread = rows::thread();
+    bool const is_there = static_cast<int>(thread) < block.channels;
     s.bias[thread] = is_there ? p.bias(block.channel + thread) : 0.0f;
     s.factor[thread] = is_there ? p.scaling.step_factor(block.channel + thread) : 0.0f;
-    int2 const at = this->place(), quad = quad_place(thread);
-    auto const first = [&](auto const& array) {
-      return array.at(block.b, at.x, block.channel + at.y);
-    };
-    s.input[0][thread] = first(p.x), s.input[1][thread] = first(p.step_size);
-    s.input[2][thread] = first(p.y_cotangent), s.input[3][thread] = first(p.gate);
-    s.input[4][thread] =
-        (is_C(thread) ? p.C : p.B).at(block.b, quad.x, block.group, p.first_state + quad.y);
     is_usual_ =
         p.softplus && !p.limited && p.gate.data != nullptr && p.sequence.data_handle() == nullptr;
     __syncthreads();
@@ -38,34 +30,37 @@ class selective_vjp_stage : protected selective_vjp_rows<T, Packing> {
 
   /// Ask for eight steps from t0 on; cotangents and gates only with `all`. Nothing outside of the
   /// segment.
-  __device__ void request(index_t t0, bool all) {
-    int const elements = this->count(this->place(), t0);
-    auto const ask = [&](int i, selective_array<T const> const& array) {
-      s.packet[i].template request<rows::Packed>(s.input[i][threadIdx.x] + t0 * array.time,
-                                                 array.stride(this->along_time()), elements);
-    };
-    ask(0, p.x), ask(1, p.step_size);
-    if (all) {
-      ask(2, p.y_cotangent);
-      if (p.gate.data != nullptr) ask(3, p.gate);
+  __device__ void request(int t0, bool all) {
+    int2 const in_tile = this->place(), at{t0 + in_tile.x, in_tile.y};
+    int const elements = this->count(in_tile, t0);
+    selective_array<T const> const* const arrays[] = {&p.x, &p.step_size, &p.y_cotangent, &p.gate};
+    T const* const firsts[] = {s.x, s.step_size, s.y_cotangent, s.gate};
+    T const* from[4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) from[i] = this->element(firsts[i], *arrays[i], at);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      bool const is_wanted = i < 2 || (all && arrays[i]->data != nullptr);
+      s.packet[i].template request<rows::Packed>(from[i], arrays[i]->stride(this->along_time()),
+                                                 is_wanted ? elements : 0);
     }
-    int const thread = rows::thread();
+    unsigned const thread = rows::thread();
     if (thread >= tile::quads) return;
     auto const& of = is_C(thread) ? p.C : p.B;
     int2 const quad = quad_place(thread);
     int const steps = this->steps_from(t0) - quad.x;
     int const states = static_cast<int>(p.states - p.first_state) - quad.y;
     int const count = steps <= 0 || states <= 0 ? 0 : p.projections_along_time ? steps : states;
-    s.quad.template request<rows::Packed>(s.input[4][threadIdx.x] + t0 * of.time,
-                                          of.stride(p.projections_along_time),
-                                          count < 4 ? count : 4);
+    s.quad.template request<rows::Packed>(
+        s.projections[is_C(thread)] + ((t0 + quad.x) * of.time + quad.y * of.state),
+        of.stride(p.projections_along_time), count < 4 ? count : 4);
   }
 
   /// What was asked for, as numbers; B and C as those of tile i of a block.
-  __device__ void store(index_t t0, int i, bool all) {
+  __device__ void store(int t0, int i, bool all) {
     wait_for_requests();
     __syncwarp();  // no lane reads the last tile any more
-    if (is_usual_ && t0 + tile::steps <= end) {
+    if (is_usual_ && t0 + tile::steps <= length) {
       store<true>(t0, i, all);
     } else {
       store<false>(t0, i, all);
@@ -79,14 +74,16 @@ class selective_vjp_stage : protected selective_vjp_rows<T, Packing> {
 
  private:
   /// The first step and state of a thread's quad of B or C.
-  __device__ int2 quad_place(int thread) const {
-    return p.projections_along_time ? int2{thread % 2 * 4, thread / 2 % tile::states}
-                                    : int2{thread / 4 % tile::steps, thread % 4 * 4};
+  __device__ int2 quad_place(unsigned thread) const {
+    int const i = static_cast<int>(thread % (tile::quads / 2));
+    return p.projections_along_time ? int2{i % 2 * 4, i / 2} : int2{i / 4, i % 4 * 4};
   }
-  __device__ static bool is_C(int thread) { return thread >= tile::quads / 2; }
+  __device__ static bool is_C(unsigned thread) {
+    return thread >= tile::quads / 2;
+  }
 
   __device__ void store_quad(float4 (&to)[2][tile::steps][tile::states / 4]) const {
-    int const thread = rows::thread();
+    unsigned const thread = rows::thread();
     if (thread >= tile::quads) return;
     float4 const quad = s.quad.get().numbers();
     if (p.projections_along_time) {
@@ -102,7 +99,7 @@ class selective_vjp_stage : protected selective_vjp_rows<T, Packing> {
   /// Usual: softplus without limits, a gate, no sequences, all eight steps. Knowing that spares
   /// branches, each of which waits for its condition.
   template <bool Usual>
-  __device__ void store(index_t t0, int i, bool all) {
+  __device__ void store(int t0, int i, bool all) {
     int2 const at = this->place();
     float biased[packet_elements], step[packet_elements], slope[packet_elements],
         x[packet_elements], input[packet_elements];
@@ -140,12 +137,13 @@ class selective_vjp_stage : protected selective_vjp_rows<T, Packing> {
     for (int k = 0; k < packet_elements; ++k) x[k] = xs[k], input[k] *= step[k] * x[k];
     this->put_pairs(at, step, input);
     if (all) {
-      this->put(at, s.x, x), this->put(at, s.slope, slope);
+      this->put(at, s.xs, x), this->put(at, s.slopes, slope);
       store_cotangents<Usual>(at);
     }
     store_quad(s.projection[i % 2]);
     if (Usual || p.sequence.data_handle() == nullptr || threadIdx.x >= 32) return;
-    bool const starts = threadIdx.x < tile::steps && p.starts_sequence(block.b, t0 + threadIdx.x);
+    bool const starts =
+        threadIdx.x < tile::steps && p.starts_sequence(block.b, begin + t0 + threadIdx.x);
     unsigned const bits = __ballot_sync(~0u, starts);
     if (threadIdx.x == 0) s.starts[i % 2] = bits;
   }
@@ -166,7 +164,7 @@ class selective_vjp_stage : protected selective_vjp_rows<T, Packing> {
         gate[k] = opened * fmaf(gates[k], 1.0f - open, 1.0f);
         arriving[k] = opened * gates[k];
       }
-      this->put(at, s.gate, gate);
+      this->put(at, s.gates, gate);
     }
     this->put(at, s.arriving, arriving);
   }

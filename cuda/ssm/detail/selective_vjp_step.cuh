@@ -24,9 +24,10 @@ class selective_vjp_steps : protected selective_vjp_stage<T, Packing> {
     own_place_ = stage::place_of(own_), other_place_ = stage::place_of(other_);
     own_quads_ = own_ % 2 * states / 4, swap_ = own_ >> 1 & 1;
     D_ = own_ < block.channels && p.first_state == 0 ? p.skip(block.channel + own_) : 0.0f;
-    each_state([&](int c, index_t n, int k, int j) {
-      rate_[k][j] = has(c, n) ? p.rate(block.channel + c, n) * s.factor[c] : 0.0f;
+    each_state([&](int c, index_t n, int i) {
+      kept(s.entering[0], i) = has(c, n) ? p.rate(block.channel + c, n) * s.factor[c] : 0.0f;
     });
+    get(rate_, s.entering[0]);
   }
 
  protected:
@@ -37,17 +38,19 @@ class selective_vjp_steps : protected selective_vjp_stage<T, Packing> {
 
   __device__ bool has(int c, index_t n) const { return c < block.channels && n < p.states; }
 
-  /// Every fourth lane has its states in another order, so that sums over channels cross lanes
-  /// without selections.
+  /// What is done once for each of this thread's states is a loop, not many instructions, which
+  /// come from far; it finds its numbers in shared memory. Every fourth lane has its states in
+  /// another order, so that sums over channels cross lanes without selections.
   template <class Visit>
   __device__ void each_state(Visit const& visit) {
-#pragma unroll
-    for (int k = 0; k < 2; ++k)
-#pragma unroll
-      for (int j = 0; j < states; ++j) {
-        index_t const n = p.first_state + 4 * own_quads_ + (j ^ 4 * swap_);
-        visit(k == 0 ? own_ : other_, n, k, j);
-      }
+#pragma unroll 1
+    for (int i = 0; i < 2 * states; ++i) {
+      int const j = i % states;
+      visit(i < states ? own_ : other_, p.first_state + 4 * own_quads_ + (j ^ 4 * swap_), i);
+    }
+  }
+  __device__ static float& kept(tile::thread_states& numbers, int i) {
+    return (&numbers[i / 4][threadIdx.x].x)[i % 4];
   }
 
   __device__ static void put(tile::thread_states& to, numbers const& from) {
@@ -116,6 +119,18 @@ class selective_vjp_steps : protected selective_vjp_stage<T, Packing> {
   __device__ void read_arriving(int t, float (&dy)[2]) const {
     dy[0] = s.arriving[t][own_ ^ tile::apart(t)], dy[1] = s.arriving[t][other_ ^ tile::apart(t)];
   }
+  /// What a step back needs.
+  struct inputs {
+    float dy[2], C[states], step[2], input[2], B[states], x, slope, gate;
+  };
+  __device__ inputs inputs_of(int i, int t) const {
+    inputs of;
+    int const own = own_ ^ tile::apart(t);
+    read_arriving(t, of.dy), read(i, 1, t, of.C);
+    read_pairs(t, of.step, of.input), read(i, 0, t, of.B);
+    of.x = s.xs[t][own], of.slope = s.slopes[t][own], of.gate = s.gates[t][own];
+    return of;
+  }
   __device__ static void clear(numbers& all) {
 #pragma unroll
     for (auto& row : all)
@@ -163,20 +178,28 @@ class selective_vjp_steps : protected selective_vjp_stage<T, Packing> {
           state[k + 1][c][j] = h_[c][j];
         }
     }
+    inputs in = inputs_of(i, first + together - 1);
 #pragma unroll
     for (int k = together - 1; k >= 0; --k) {
       bool const cut = Cut && (starts >> k & 1);
-      reverse(i, first + k, cut, decay[k], state[k], state[k + 1]);
+      inputs next = in;
+      reverse(first + k, cut, in, decay[k], state[k], state[k + 1], [&] {
+        if (k > 0) next = inputs_of(i, first + k - 1);
+      });
+      in = next;
       if (k == 0) load_next();
       if (k % 2 == 0) sum_parts(first + k);
     }
   }
 
-  /// A step back; with `cut`, nothing of the states before it is in it.
-  __device__ void reverse(int i, int t, bool cut, numbers const& decay, numbers const& before,
-                          numbers const& after) {
-    float dy[2], C[states], part[states], y[2] = {};
-    read_arriving(t, dy), read(i, 1, t, C);
+  /// A step back; with `cut`, nothing of the states before it is in it. Loads wait for what was
+  /// stored ahead of them, so that `load_ahead` loads for the next step before this one stores.
+  template <class LoadAhead>
+  __device__ void reverse(int t, bool cut, inputs const& in, numbers const& decay,
+                          numbers const& before, numbers const& after,
+                          LoadAhead const& load_ahead) {
+    auto const& [dy, C, step, input, B, x, slope, gate] = in;
+    float part[states], y[2] = {};
 #pragma unroll
     for (int j = 0; j < states; ++j) {
 #pragma unroll
@@ -184,10 +207,6 @@ class selective_vjp_steps : protected selective_vjp_stage<T, Packing> {
       part[j] = fmaf(dy[0], after[0][j], dy[1] * after[1][j]);
     }
     leave_part(1, t, part);
-    float step[2], input[2], B[states];
-    read_pairs(t, step, input), read(i, 0, t, B);
-    int const own = own_ ^ tile::apart(t);
-    float const x = s.x[t][own], slope = s.slope[t][own], gate = s.gate[t][own];
     float to_input[2] = {}, to_step[2] = {};
 #pragma unroll
     for (int j = 0; j < states; ++j) {
@@ -203,12 +222,14 @@ class selective_vjp_steps : protected selective_vjp_stage<T, Packing> {
       }
       part[j] = fmaf(g[0], input[0], g[1] * input[1]);
     }
+    load_ahead();
     leave_part(0, t, part);
     float const driven = over_states(to_input), driven_x = driven * x, factor = s.factor[own_];
     float const biased = fmaf(driven_x, factor, over_states(to_step) * (1 / log2_of_e)) * slope;
-    s.x[t][own] = fmaf(D_, dy[0], driven * (factor * step[0]));
-    s.slope[t][own] = biased;
-    s.gate[t][own] = gate * fmaf(D_, x, over_states(y));
+    int const own = own_ ^ tile::apart(t);
+    s.xs[t][own] = fmaf(D_, dy[0], driven * (factor * step[0]));
+    s.slopes[t][own] = biased;
+    s.gates[t][own] = gate * fmaf(D_, x, over_states(y));
     to_bias_ += biased;
     to_input_ = fmaf(driven_x, step[0], to_input_);
     to_D_ = fmaf(dy[0], x, to_D_);
