@@ -22,7 +22,8 @@ constexpr char const* layers[] = {
     "config error scalar",
     "numerics random tensor_view tensor eigen detail/double_word detail/half detail/simd "
     "detail/simd_exp2 detail/simd_math execution.cuh accumulate graph detail/element",
-    "affine_map execution detail/instruction_set detail/workers detail/parallel_for "
+    "affine_map execution detail/early_launch detail/instruction_set detail/workers "
+    "detail/parallel_for "
     "detail/require_writable "
     "detail/scratch "
     "detail/sum_into detail/require_apart detail/cluster detail/tile_words detail/tile_pipeline "
@@ -60,8 +61,11 @@ constexpr char const* layers[] = {
     "detail/dual_hopper_kernel detail/dual_hopper_launch detail/dual_launch "
     "state_space_dual_vjp detail/dual_vjp_problem detail/dual_vjp_copies "
     "detail/dual_vjp_products detail/dual_vjp_loads detail/dual_vjp_steps detail/dual_vjp_states "
-    "detail/dual_vjp_chunk detail/dual_vjp_block detail/dual_vjp_head detail/dual_vjp_kernel "
-    "detail/dual_vjp_sums detail/dual_vjp_launch "
+    "detail/dual_vjp_entering detail/dual_vjp_chunk detail/dual_vjp_block detail/dual_vjp_head "
+    "detail/dual_vjp_kernel "
+    "detail/dual_vjp_sums detail/dual_vjp_hopper_block detail/dual_vjp_hopper_mixing "
+    "detail/dual_vjp_hopper_projection detail/dual_vjp_hopper_kernel "
+    "detail/dual_vjp_hopper_launch detail/dual_vjp_launch "
     "detail/state_space_dual_chunk "
     "detail/state_space_dual_inputs detail/state_space_dual_kernel "
     "detail/state_space_dual_products detail/state_space_dual_reference "

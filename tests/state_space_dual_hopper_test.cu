@@ -23,9 +23,10 @@ bool is_taken(dual_case<T>& of, dual_layout const& how = {}) {
       gpu::detail::state_space_dual_problem(of.device_inputs(), carry.view(), y.view(), {}, {}));
 }
 
-#define SSM_SKIP_WITHOUT_HOPPER()                             \
-  SSM_SKIP_WITHOUT_DEVICE();                                  \
-  if (!gpu::detail::hopper::is_compiled_for_this_device<T>()) \
+#define SSM_SKIP_WITHOUT_HOPPER()                           \
+  SSM_SKIP_WITHOUT_DEVICE();                                \
+  if (!gpu::detail::hopper::is_compiled_for_this_device(    \
+          gpu::detail::hopper::dual_hopper_kernel<T, 128>)) \
   GTEST_SKIP() << "this device is not Hopper, or nothing is compiled for it"
 
 void expect_definition_on_hopper(ssd_sizes const& sizes, dual_options const& options,

@@ -78,6 +78,24 @@ void give_inputs(dual_problem<T>& p, state_space_dual_inputs<T, memory::device> 
   p.visited = plan.visited;
 }
 
+/// Throws shape_error where `out`, which is written, shares memory with an input.
+template <class T, class View>
+void require_apart_from_inputs(state_space_dual_inputs<T, memory::device> const& in,
+                               View const& out, char const* name) {
+  require_apart(out, in.x, name, "x");
+  require_apart(out, in.step_size, name, "step_size");
+  require_apart(out, in.eigenvalue, name, "eigenvalue");
+  require_apart(out, in.B, name, "B");
+  require_apart(out, in.C, name, "C");
+  require_apart(out, in.D, name, "D");
+  require_apart(out, in.gate, name, "gate");
+  require_apart(out, in.step_bias, name, "step_bias");
+  require_apart(out, in.scaling.linear, name, "scaling.linear");
+  require_apart(out, in.scaling.power, name, "scaling.power");
+  require_apart(out, in.scaling.step, name, "scaling.step");
+  require_apart(out, in.sequence, name, "sequence");
+}
+
 template <class T>
 dual_problem<T> state_space_dual_problem(state_space_dual_inputs<T, memory::device> const& in,
                                          tensor_view<float, 4, memory::device> const& carry,
@@ -92,18 +110,7 @@ dual_problem<T> state_space_dual_problem(state_space_dual_inputs<T, memory::devi
   ssm::detail::require_saved(saved, e);
   auto const writable = [&](auto const& out, char const* name) {
     ssm::detail::require_writable(out, name);
-    require_apart(out, in.x, name, "x");
-    require_apart(out, in.step_size, name, "step_size");
-    require_apart(out, in.eigenvalue, name, "eigenvalue");
-    require_apart(out, in.B, name, "B");
-    require_apart(out, in.C, name, "C");
-    require_apart(out, in.D, name, "D");
-    require_apart(out, in.gate, name, "gate");
-    require_apart(out, in.step_bias, name, "step_bias");
-    require_apart(out, in.scaling.linear, name, "scaling.linear");
-    require_apart(out, in.scaling.power, name, "scaling.power");
-    require_apart(out, in.scaling.step, name, "scaling.step");
-    require_apart(out, in.sequence, name, "sequence");
+    require_apart_from_inputs(in, out, name);
   };
   writable(carry, "state_space_dual: carry");
   writable(y, "state_space_dual: y");

@@ -84,9 +84,29 @@ __device__ inline void load_box(void* to, CUtensorMap const& from, corner at, ba
       : "memory");
 }
 
+/// A multiple of 16 bytes, from a multiple of 16 bytes on.
+__device__ inline void load_bytes(void* to, void const* from, unsigned bytes, barrier& arrived) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
+          "r"(shared_address(to)),
+      "l"(__cvta_generic_to_global(from)), "r"(bytes), "r"(arrived.address())
+      : "memory");
+}
+
+__device__ inline unsigned load_word(unsigned address) {
+  unsigned word;
+  asm volatile("ld.shared.b32 %0, [%1];" : "=r"(word) : "r"(address) : "memory");
+  return word;
+}
 /// Four matrices of 8 x 8, each transposed: lane l gives the address of row l % 8 of matrix l / 8.
 __device__ inline void load_transposed(unsigned (&words)[4], unsigned address) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])
+               : "r"(address)
+               : "memory");
+}
+__device__ inline void load_matrices(unsigned (&words)[4], unsigned address) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])
                : "r"(address)
                : "memory");

@@ -66,17 +66,17 @@ CUtensorMap boxes_of(View const& view) {
   return map;
 }
 
-/// Whether what was compiled has the kernel, and this device is one of Hopper's.
-template <class T>
-bool is_compiled_for_this_device() {
+/// Whether what was compiled has a kernel of Hopper's, and this device is one.
+template <class Kernel>
+bool is_compiled_for_this_device(Kernel* kernel) {
   int device = 0, major = 0;
   check(cudaGetDevice(&device), "cudaGetDevice");
   check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device),
         "cudaDeviceGetAttribute");
   if (major != 9) return false;
-  cudaFuncAttributes kernel{};
-  check(cudaFuncGetAttributes(&kernel, dual_hopper_kernel<T, 128>), "cudaFuncGetAttributes");
-  return kernel.sharedSizeBytes > 0;
+  cudaFuncAttributes found{};
+  check(cudaFuncGetAttributes(&found, kernel), "cudaFuncGetAttributes");
+  return found.sharedSizeBytes > 0;
 }
 
 template <class T>
@@ -112,7 +112,7 @@ bool is_for_hopper(dual_problem<T> const& p) {
            p.saved_states.data_handle() == nullptr && p.saved_ungated.data_handle() == nullptr &&
            hopper::has_boxes(p.x) && hopper::has_boxes(p.gate) && hopper::has_boxes(p.y) &&
            hopper::has_boxes(p.B) && hopper::has_boxes(p.C) &&
-           hopper::is_compiled_for_this_device<T>();
+           hopper::is_compiled_for_this_device(hopper::dual_hopper_kernel<T, 128>);
   }
   return false;
 }

@@ -164,6 +164,19 @@ __device__ void multiply_columns(float (&d)[64], unsigned const* a, tile_columns
   }
 }
 
+/// d_ij = Σ_k a_ik b_kj (+ d_ij) for k < 16, rows of a and 64 columns of b in shared memory.
+template <class T>
+__device__ void multiply_columns(float (&d)[32], tile_rows a, tile_columns b, bool adds) {
+  static_assert(std::is_same_v<T, bfloat16>);
+  asm volatile(
+      "{\n.reg .pred adds;\n.reg .b64 a, b;\nsetp.ne.b32 adds, %34, 0;\n"
+      "mov.b64 a, {%32, %35};\nmov.b64 b, {%33, %35};\n"
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" SSM_REGISTERS_32
+      "}, a, b, adds, 1, 1, 0, 1;\n}"
+      : SSM_SUMS_32
+      : "r"(a.sixteens), "r"(b.sixteens), "r"(int(adds)), "n"(tile_layout));
+}
+
 #undef SSM_REGISTERS_32
 #undef SSM_REGISTERS_64
 #undef SSM_SUMS_32

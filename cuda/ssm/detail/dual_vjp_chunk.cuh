@@ -84,49 +84,55 @@ struct chunk_memory {
   }
 };
 
-/// Two steps of a warp's lane: the gradients that a tile of a head gives their step sizes and the
-/// logarithms of their decays. The latter is the sum of all terms that crossed a step, in which
-/// nothing cancels (the notation is that of ssd_vjp_tile):
+/// What a tile of a head gives two steps of a warp's lane: x·u, terms that enter the state at them,
+/// that leave it, and that cross them from step to step; and 2^S_last h·g.
+struct step_terms {
+  float2 drive, into_state, from_state, crossing;
+  float through;
+};
+
+/// The gradients of step sizes and of the logarithms of their decays. The latter is the sum of all
+/// terms that crossed a step, in which nothing cancels (the notation is that of ssd_vjp_tile):
 ///   Σ_{i >= k > j} G_ij C_i·B_j + Σ_{i >= k} C_i·(e_i dy_i·h) + Σ_{j < k} Δ_j x_j·(w_j B_j·g)
 ///   + e_last h·g.
-/// Passes over further states have no terms between steps.
-__device__ inline void store_step_sums(chunk_sums const& s, bool has_crossing, float* to) {
+__device__ inline void store_step_gradients(step_terms const& s, float* to) {
   int const lane = static_cast<int>(threadIdx.x) % 32, k = 2 * lane;
-  auto const both = [](float const(&halves)[vjp_halves][vjp_steps], int i) {
-    return halves[0][i] + halves[1][i];
-  };
-  float through = 0.0f;
-#pragma unroll
-  for (float const each : s.through) through += each;
-
-  float const into[2] = {both(s.into_state, k), both(s.into_state, k + 1)};
-  float const until = sum_until(into[0] + into[1]);
+  float2 const into = s.into_state, from = s.from_state;
+  float const until = sum_until(into.x + into.y);
   float const before = __shfl_up_sync(~0u, until, 1);
   float const entered = lane > 0 ? before : 0.0f;
-
-  float const from[2] = {both(s.from_state, k), both(s.from_state, k + 1)};
-  float const since = sum_from(from[0] + from[1]);
+  float const since = sum_from(from.x + from.y);
   float const after = __shfl_down_sync(~0u, since, 1);
   float const left = lane < 31 ? after : 0.0f;
+  float const log0 = s.through + entered + since + s.crossing.x;
+  float const log1 = s.through + (entered + into.x) + (from.y + left) + s.crossing.y;
+  *reinterpret_cast<float2*>(to + k) = s.drive;
+  *reinterpret_cast<float2*>(to + vjp_steps + k) = {log0, log1};
+}
 
-  float crossing[2] = {0.0f, 0.0f};
+/// The same from sums of fragments. Passes over further states have no terms between steps.
+__device__ inline void store_step_sums(chunk_sums const& s, bool has_crossing, float* to) {
+  int const lane = static_cast<int>(threadIdx.x) % 32, k = 2 * lane;
+  auto const both = [&](float const(&halves)[vjp_halves][vjp_steps]) -> float2 {
+    return {halves[0][k] + halves[1][k], halves[0][k + 1] + halves[1][k + 1]};
+  };
+  step_terms terms{both(s.drive), both(s.into_state), both(s.from_state), {0.0f, 0.0f}, 0.0f};
+#pragma unroll
+  for (float const each : s.through) terms.through += each;
   if (has_crossing) {
 #pragma unroll
     for (auto const& rows : s.crossing) {
-      if (k > 0) crossing[0] += rows[k - 1];
-      crossing[1] += rows[k];
+      if (k > 0) terms.crossing.x += rows[k - 1];
+      terms.crossing.y += rows[k];
     }
     // What begins in the first half and crosses step 32 is in `crossing`; what crosses later steps
     // is not.
     float const first = s.from_first_half[k], second = s.from_first_half[k + 1];
     float const all = sum_from(first + second), later = __shfl_down_sync(~0u, all, 1);
-    if (k > vjp_steps / 2) crossing[0] += all;
-    if (k + 1 > vjp_steps / 2) crossing[1] += second + (lane < 31 ? later : 0.0f);
+    if (k > vjp_steps / 2) terms.crossing.x += all;
+    if (k + 1 > vjp_steps / 2) terms.crossing.y += second + (lane < 31 ? later : 0.0f);
   }
-  float const log0 = through + entered + since + crossing[0];
-  float const log1 = through + (entered + into[0]) + (from[1] + left) + crossing[1];
-  *reinterpret_cast<float2*>(to + k) = {both(s.drive, k), both(s.drive, k + 1)};
-  *reinterpret_cast<float2*>(to + vjp_steps + k) = {log0, log1};
+  store_step_gradients(terms, to);
 }
 
 }  // namespace ssm::gpu::detail

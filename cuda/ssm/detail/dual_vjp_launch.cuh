@@ -6,6 +6,8 @@
 #include <limits>
 
 #include "ssm/detail/dual_vjp_copies.cuh"
+#include "ssm/detail/dual_vjp_entering.cuh"
+#include "ssm/detail/dual_vjp_hopper_launch.cuh"
 #include "ssm/detail/dual_vjp_kernel.cuh"
 #include "ssm/detail/dual_vjp_states.cuh"
 #include "ssm/detail/dual_vjp_sums.cuh"
@@ -35,13 +37,19 @@ int vjp_tile_states(index_t states) {
   return std::is_same_v<T, bfloat16> && states > 64 ? 128 : 64;
 }
 
+/// What sharing out costs: each block, and once if there is more than one in the place of one.
+struct division_cost {
+  index_t block, once;
+};
 /// The count from 1 to `most` for which waves of `slots` blocks take least time, where the work of
-/// `blocks` blocks is shared out to so many times as many, each of which costs `more` beside.
-inline index_t best_division(index_t blocks, index_t work, index_t more, index_t most,
+/// `blocks` blocks is shared out to so many times as many.
+inline index_t best_division(index_t blocks, index_t work, division_cost cost, index_t most,
                              index_t slots) {
   index_t best = 1, least = std::numeric_limits<index_t>::max();
   for (index_t count = 1; count <= most; ++count) {
-    index_t const time = (blocks * count + slots - 1) / slots * ((work + count - 1) / count + more);
+    index_t const waves = (blocks * count + slots - 1) / slots;
+    index_t const time =
+        waves * ((work + count - 1) / count + cost.block) + (count > 1 ? cost.once : 0);
     if (time < least) least = time, best = count;
   }
   return best;
@@ -74,14 +82,14 @@ dual_vjp_memory plan_dual_vjp(dual_vjp_problem<vjp_stored<T>>& p, dual_vjp_copie
   p.segments = wanted;
   if (wanted == 0) {
     constexpr int resident = 3;  // blocks of dual_vjp_states_kernel, by their registers
-    p.segments = best_division(2 * blocks, state_blocks, 2,
+    p.segments = best_division(2 * blocks, state_blocks, {5, 12},
                                std::clamp<index_t>(state_blocks / 2, 1, 64), resident * processors);
   }
   p.segment_length = (state_blocks + p.segments - 1) / p.segments * state_space_dual_block;
   p.segments = (p.length + p.segment_length - 1) / p.segment_length;
   index_t const tiles = p.group_heads * p.channel_tiles;
-  p.parts = best_division(p.batch * p.groups * p.chunks, tiles, 2, std::min<index_t>(tiles, 64),
-                          processors);
+  p.parts = best_division(p.batch * p.groups * p.chunks, tiles, {2, 5},
+                          std::min<index_t>(tiles, 64), processors);
   p.folds = std::clamp<index_t>(p.batch * p.chunks / 32, 1, 32);
 
   dual_vjp_memory m{};
@@ -91,8 +99,8 @@ dual_vjp_memory plan_dual_vjp(dual_vjp_problem<vjp_stored<T>>& p, dual_vjp_copie
     next += (floats + 31) / 32 * 32;
     return first;
   };
-  index_t const carry = p.batch * p.segments * p.heads * p.head_dim * p.states;
-  index_t const decays = p.batch * p.segments * p.heads;
+  index_t const decays = p.segments > 1 ? p.batch * p.segments * p.heads : 0;
+  index_t const carry = decays * p.head_dim * p.states;
   index_t const tile = vjp_channels * states;
   index_t const shared = p.to_B.data_handle() != nullptr || p.to_C.data_handle() != nullptr;
   m.steps = take(p.batch * p.heads * p.chunks * step_numbers);
@@ -129,37 +137,44 @@ void launch_dual_vjp(on where, dual_vjp_problem<T>& p) {
   int const state_bytes = state_pass_shape<T, States>::bytes(has_gate);
   allow(states_kernel, state_bytes);
   auto const segments = static_cast<unsigned>(p.segments);
-  if (p.segments > 1) {
-    states_kernel<<<dim3(tiles, segments - 1, has_states ? 1 : 2), threads, state_bytes,
-                    where.stream>>>(p, true);
-    check(cudaGetLastError(), "dual_vjp_states_kernel");
+  unsigned const carries = vjp_blocks(p.head_dim * p.states, 128);
+  auto const run_states = [&](dim3 blocks, bool is_first) {
+    launch_early(where, states_kernel, blocks, threads, state_bytes, "dual_vjp_states_kernel", p,
+                 is_first);
+  };
+  if (segments > 1) run_states({tiles, segments - 1, has_states ? 1u : 2u}, true);
+  if (segments > 1 && carries > 0) {
+    dim3 const blocks(carries, static_cast<unsigned>(p.heads), static_cast<unsigned>(2 * p.batch));
+    launch_early(where, dual_vjp_fold_kernel<T>, blocks, 128, 0, "dual_vjp_fold_kernel", p);
   }
-  if (unsigned const carries = vjp_blocks(p.head_dim * p.states, 128)) {
-    dim3 const grid(carries, static_cast<unsigned>(p.heads), static_cast<unsigned>(2 * p.batch));
-    dual_vjp_fold_kernel<T><<<grid, 128, 0, where.stream>>>(p);
-    check(cudaGetLastError(), "dual_vjp_fold_kernel");
-  }
-  states_kernel<<<dim3(tiles, segments, 2), threads, state_bytes, where.stream>>>(p, false);
-  check(cudaGetLastError(), "dual_vjp_states_kernel");
+  run_states({tiles, segments, 2}, false);
 
+  auto const rows = static_cast<unsigned>(p.batch * p.groups);
+  bool const wants_shared = p.to_B.data_handle() != nullptr || p.to_C.data_handle() != nullptr;
+  auto const add_shared = [&] {
+    if (p.parts == 1 || !wants_shared) return;
+    dim3 const blocks(vjp_blocks(p.chunks * 2 * vjp_steps * States, 256), rows);
+    launch_early(where, dual_vjp_add_shared_kernel<T>, blocks, 256, 0, "dual_vjp_add_shared_kernel",
+                 p, States);
+  };
+  if constexpr (std::is_same_v<T, bfloat16>) {
+    if (is_for_hopper(p)) {
+      pull_back_on_hopper(where, p, attribute_of_device(cudaDevAttrMultiProcessorCount));
+      return add_shared();
+    }
+  }
   auto* const kernel = dual_vjp_kernel<T, States>;
   using shape = chunk_shape<T, States>;
   int const most = attribute_of_device(cudaDevAttrMaxSharedMemoryPerBlockOptin);
   int const stages = shape::bytes(2, has_gate) <= most ? 2 : 1;
   int const bytes = shape::bytes(stages, has_gate);
   allow(kernel, bytes);
-  auto const rows = static_cast<unsigned>(p.batch * p.groups);
   auto const parts = static_cast<unsigned>(p.parts);
-  bool const wants_shared = p.to_B.data_handle() != nullptr || p.to_C.data_handle() != nullptr;
   for (p.state_tile = 0; p.state_tile < p.state_tiles; ++p.state_tile) {
     kernel<<<dim3(vjp_blocks(p.chunks, 1), parts, rows), shape::threads, bytes, where.stream>>>(
         p, stages);
     check(cudaGetLastError(), "dual_vjp_kernel");
-    if (p.parts == 1 || !wants_shared) continue;
-    dual_vjp_add_shared_kernel<T>
-        <<<dim3(vjp_blocks(p.chunks * 2 * vjp_steps * States, 256), rows), 256, 0, where.stream>>>(
-            p, States);
-    check(cudaGetLastError(), "dual_vjp_add_shared_kernel");
+    add_shared();
   }
 }
 
@@ -187,23 +202,22 @@ void run_dual_vjp(on where, dual_vjp_problem<vjp_stored<T>>& p, dual_vjp_copies<
 
   dim3 const steps(vjp_blocks(p.chunks, 1), vjp_blocks(p.heads, vjp_step_tile::heads),
                    static_cast<unsigned>(p.batch));
-  dual_vjp_steps_kernel<stored><<<steps, vjp_step_tile::threads, 0, where.stream>>>(p);
-  check(cudaGetLastError(), "dual_vjp_steps_kernel");
+  launch_early(where, dual_vjp_steps_kernel<stored>, steps, vjp_step_tile::threads, 0,
+               "dual_vjp_steps_kernel", p);
   if constexpr (std::is_same_v<stored, bfloat16>) {
     vjp_tile_states<stored>(p.states) == 128 ? launch_dual_vjp<stored, 128>(where, p)
                                              : launch_dual_vjp<stored, 64>(where, p);
   } else {
     launch_dual_vjp<stored, 64>(where, p);
   }
-  dual_vjp_pull_back_steps_kernel<stored><<<steps, vjp_step_tile::threads, 0, where.stream>>>(p);
-  check(cudaGetLastError(), "dual_vjp_pull_back_steps_kernel");
+  launch_early(where, dual_vjp_pull_back_steps_kernel<stored>, steps, vjp_step_tile::threads, 0,
+               "dual_vjp_pull_back_steps_kernel", p);
   dim3 const folds(vjp_blocks(p.sum_columns(), 128), static_cast<unsigned>(p.folds));
-  dual_vjp_fold_sums_kernel<stored><<<folds, 128, 0, where.stream>>>(p);
-  check(cudaGetLastError(), "dual_vjp_fold_sums_kernel");
-  dual_vjp_add_heads_kernel<stored>
-      <<<dim3(vjp_blocks(p.heads * p.head_dim, 256), head_adder<stored>::kinds), 256, 0,
-         where.stream>>>(p, heads);
-  check(cudaGetLastError(), "dual_vjp_add_heads_kernel");
+  launch_early(where, dual_vjp_fold_sums_kernel<stored>, folds, 128, 0, "dual_vjp_fold_sums_kernel",
+               p);
+  dim3 const additions(vjp_blocks(p.heads * p.head_dim, 256), head_adder<stored>::kinds);
+  launch_early(where, dual_vjp_add_heads_kernel<stored>, additions, 256, 0,
+               "dual_vjp_add_heads_kernel", p, heads);
 }
 
 }  // namespace ssm::gpu::detail

@@ -106,4 +106,17 @@ __device__ inline void add_pair(float* to, float a, float b) {
 #endif
 }
 
+/// The same where `is_wanted`, without a branch.
+__device__ inline void add_pair_if(bool is_wanted, float* to, float a, float b) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile(
+      "{\n.reg .pred wanted;\nsetp.ne.b32 wanted, %3, 0;\n"
+      "@wanted red.global.add.v2.f32 [%0], {%1, %2};\n}" ::"l"(to),
+      "f"(a), "f"(b), "r"(int(is_wanted))
+      : "memory");
+#else
+  if (is_wanted) add_pair(to, a, b);
+#endif
+}
+
 }  // namespace ssm::gpu::detail

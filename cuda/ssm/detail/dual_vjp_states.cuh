@@ -4,6 +4,7 @@
 #pragma once
 
 #include "ssm/detail/dual_vjp_loads.cuh"
+#include "ssm/detail/early_launch.cuh"
 
 namespace ssm::gpu::detail {
 
@@ -63,10 +64,7 @@ class state_pass {
 
   __device__ void run() {
     float sum[column_tiles][4] = {};
-    if (!first_) {
-      each_state(sum, of_segment(segment_), p.states, 1,
-                 [](float& each, float const& from) { each = from; });
-    }
+    if (!first_) enter(sum);
     bool const descends = first_ != backward_;
     double walked = 0.0;
     bool is_whole = true;
@@ -171,14 +169,14 @@ class state_pass {
 
   /// f(element of sum, the element of `to` for its channel and state) for those that there are,
   /// from the first of this block in `to` and its strides.
-  template <class Sum, class F>
-  __device__ void each_state(Sum& sum, float* to, index_t row, index_t column, F const& f) const {
+  template <class Sum, class Number, class F>
+  __device__ void each_state(Sum& sum, Number* to, index_t row, index_t column, F const& f) const {
     int const first = 2 * lane_pair();
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       int const channel = 16 * warp_ + lane_row() + 8 * r;
       if (channel >= channels_) continue;
-      float* line = to + channel * row + first * column;
+      Number* line = to + channel * row + first * column;
 #pragma unroll
       for (int n = 0; n < column_tiles; ++n, line += 8 * column) {
         if (8 * n + first < states_) f(sum[n][2 * r], *line);
@@ -190,6 +188,24 @@ class state_pass {
   __device__ float* of_segment(index_t segment) const {
     return (backward_ ? p.arriving : p.entering) + p.segment_states(b_, segment, head_) +
            first_channel_ * p.states + state_tile_ * States;
+  }
+
+  /// The state to begin with, or the cotangent: of one segment of time, as the call gives it.
+  __device__ void enter(float (&sum)[column_tiles][4]) const {
+    float const* from = nullptr;
+    index_t row = p.states, column = 1;
+    auto const read = [&](auto const& view) {
+      from = &view(b_, head_, first_channel_, state_tile_ * States);
+      row = view.stride(2), column = view.stride(3);
+    };
+    if (p.segments > 1) {
+      from = of_segment(segment_);
+    } else if (backward_) {
+      read(p.carry_cotangent);
+    } else {
+      read(p.initial);
+    }
+    each_state(sum, from, row, column, [](float& each, float const& other) { each = other; });
   }
 
   /// What enters or leaves a chunk, as the products read it. Rows of a warp are its own.
@@ -243,47 +259,11 @@ class state_pass {
 template <class T, int States>
 __global__ void __launch_bounds__(128, 3)
     dual_vjp_states_kernel(__grid_constant__ dual_vjp_problem<T> const p, bool is_first) {
+  wait_for_earlier_kernels();
+  admit_next_kernel();
   extern __shared__ __align__(256) std::byte vjp_memory[];
   bool const skips = is_first && p.block_states.data_handle() != nullptr;
   state_pass<T, States>(p, vjp_memory, is_first, skips || blockIdx.z == 1).run();
-}
-
-/// From what each segment adds to what enters each, h_s+1 = decay_s h_s + added_s, and to the
-/// cotangent of what leaves each, which goes back from that of the final state. Block (channels and
-/// states / 128, head, (b, direction)).
-template <class T>
-__global__ void __launch_bounds__(128)
-    dual_vjp_fold_kernel(__grid_constant__ dual_vjp_problem<T> const p) {
-  int const i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
-  int const row = static_cast<int>(p.states), c = i / row, n = i % row;
-  index_t const head = blockIdx.y, b = blockIdx.z / 2;
-  bool const backward = blockIdx.z % 2 == 1;
-  if (c >= p.head_dim) return;
-  auto const& from = backward ? p.carry_cotangent : p.initial;
-  float state = from(b, head, c, n);
-  float* const states = backward ? p.arriving : p.entering;
-  float const* const decays = backward ? p.arriving_decay : p.decay;
-  auto const place = [&](index_t segment) {
-    return p.segment_states(b, segment, head) + c * p.states + n;
-  };
-  index_t const first = backward ? p.segments - 1 : 0, way = backward ? -1 : 1;
-  states[place(first)] = state;
-  if (!backward && p.block_states.data_handle() != nullptr) {
-    index_t const blocks = p.segment_length / state_space_dual_block;
-    for (index_t k = 1; k < p.segments; ++k) {
-      states[place(k)] = p.block_states(b, k * blocks, head, c, n);
-    }
-    return;
-  }
-#pragma unroll 4
-  for (index_t k = 1; k < p.segments; ++k) {
-    index_t const segment = first + way * k;
-    float const added = states[place(segment)];
-    float const decay = decays[p.segment_head(b, segment - way, head)];
-    // A decay of 0 cuts even what is infinite, as a start of a sequence does.
-    state = decay == 0.0f ? added : fmaf(decay, state, added);
-    states[place(segment)] = state;
-  }
 }
 
 }  // namespace ssm::gpu::detail

@@ -12,6 +12,8 @@ namespace ssm::gpu::detail {
 template <class T>
 __global__ void __launch_bounds__(256)
     dual_vjp_add_shared_kernel(__grid_constant__ dual_vjp_problem<T> const p, int tile_size) {
+  wait_for_earlier_kernels();
+  admit_next_kernel();
   index_t const elements = p.chunks * 2 * vjp_steps * tile_size;
   index_t const i = blockIdx.x * index_t{blockDim.x} + threadIdx.x;
   if (i >= elements) return;
@@ -32,6 +34,8 @@ __global__ void __launch_bounds__(256)
 template <class T>
 __global__ void __launch_bounds__(128)
     dual_vjp_fold_sums_kernel(__grid_constant__ dual_vjp_problem<T> const p) {
+  wait_for_earlier_kernels();
+  admit_next_kernel();
   index_t const columns = p.sum_columns();
   index_t const i = blockIdx.x * index_t{blockDim.x} + threadIdx.x;
   if (i >= (p.wants_D ? columns : head_sums * p.heads)) return;
@@ -138,6 +142,7 @@ template <class T>
 __global__ void __launch_bounds__(256)
     dual_vjp_add_heads_kernel(__grid_constant__ dual_vjp_problem<T> const p,
                               __grid_constant__ head_gradients const to) {
+  wait_for_earlier_kernels();
   head_adder<T>{p, to}.run();
 }
 
