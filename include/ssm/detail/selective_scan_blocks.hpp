@@ -100,6 +100,10 @@ struct upcoming {
     row = reinterpret_cast<char const*>(&view(b, t, c));
     bytes = view.stride(1) * static_cast<index_t>(sizeof(Storage));
   }
+  [[gnu::always_inline]] void fetch() {
+    __builtin_prefetch(row);
+    row += bytes;
+  }
 };
 
 /// Packs of a block that are run together, for a tile of time.
@@ -136,6 +140,18 @@ struct selective_scan_workspace {
   }
 };
 
+/// Gradients with an element of their own for each element of their input; empty: not wanted.
+template <class real>
+struct sequence_gradients {
+  sequence_view<real> x{}, step_size{}, gate{};
+};
+
+/// Sums over the channels of one block, (step, state) each, states padded as the workspace's.
+template <class real>
+struct shared_gradients {
+  tensor_view<real, 2> B, C;
+};
+
 /// What the gradient of one block of channels adds to the workspace of its forward run.
 template <class real>
 struct selective_scan_vjp_workspace {
@@ -144,22 +160,21 @@ struct selective_scan_vjp_workspace {
   real* to_gate;                        ///< the same: of the gate, but for Σ C h + D x
   real *step, *slope;                   ///< the same: those of the forward workspace
   real *cotangent, *to_eigenvalue;      ///< [pack][state][lane]: of the state, of A
-  real *decay, *h;                      ///< [step][state of a few][lane]; h has one step more
-  real *to_B, *to_C;                    ///< [step][state][lane that is kept]
-  real *to_bias, *to_D, *to_factor;     ///< [row]
+  real* past;         ///< [step][decay or h][state of a few][lane]: what came from the step before
+  real *to_B, *to_C;  ///< [few states][step][state of them][lane that is kept]
+  real *to_bias, *to_D, *to_factor;  ///< [row]
 
   selective_scan_vjp_workspace(index_t steps, index_t at_once, index_t row, index_t states,
                                index_t few_lanes, index_t kept_lanes) {
     index_t const per_step = steps * at_once, of_block = row * states, few = steps * few_lanes,
                   shared = steps * states * kept_lanes;
-    memory =
-        tensor<real, 1>({6 * per_step + 2 * of_block + 2 * few + few_lanes + 2 * shared + 3 * row});
+    memory = tensor<real, 1>({6 * per_step + 2 * of_block + 2 * few + 2 * shared + 3 * row});
     real* next = memory.data();
     auto const take = [&](index_t count) { return std::exchange(next, next + count); };
     arriving = take(per_step), to_step = take(per_step), to_input = take(per_step);
     to_gate = take(per_step), step = take(per_step), slope = take(per_step);
     cotangent = take(of_block), to_eigenvalue = take(of_block);
-    decay = take(few), h = take(few + few_lanes), to_B = take(shared), to_C = take(shared);
+    past = take(2 * few), to_B = take(shared), to_C = take(shared);
     to_bias = take(row), to_D = take(row), to_factor = take(row);
   }
 };

@@ -19,11 +19,12 @@ struct selective_scan_kernel {
   using pack_t = pack<real, Lanes>;
   using workspace = selective_scan_workspace<real>;
   using rows = shared_rows<real>;  ///< padded to `states_at_once`
+  using magnitude = largest_magnitude<real, Lanes>;
   static constexpr int registers = Lanes * sizeof(real) == 64 ? 32 : 16;
   static constexpr int states_at_once = registers == 32 ? 8 : 4;
   static constexpr index_t tile = selective_scan_block;
   static constexpr index_t packs_at_once = registers == 32 ? 1 : 4;
-  static constexpr int powers_at_once = has_exp2_table<real, Lanes> ? 1 : 2;
+  static constexpr int powers_at_once = 2;
 
   selective_scan_inputs<T> const& in;
   workspace& w;
@@ -120,67 +121,71 @@ struct selective_scan_kernel {
     return step;
   }
 
-  /// Steps [first, last) of pack v: Δ log2 e, Δ x and D x. InRange: as if softplus_in_range and
-  /// exp2_in_range would do for all of them, and Δ x were far from infinite; says whether that is
-  /// so.
+  /// What the rule is given at steps [first, last) of pack v, and e^-|it|. InRange: as if it were
+  /// in softplus_range; `relative` includes its part of that.
   template <bool InRange>
-  [[gnu::always_inline]] bool prepare(index_t first, index_t last, index_t v) const {
+  [[gnu::always_inline]] void begin_steps(index_t first, index_t last, index_t v,
+                                          magnitude& relative) const {
+    auto const step_size = rows_of(in.step_size, first, v);
+    pack_t const bias = pack_t::load(w.bias + v * Lanes);
+    real *const e_to = w.rate + at(0, v), *const biased_to = w.input + at(0, v);
+    magnitude largest;
+    for (index_t t = 0; t < last - first; ++t) {
+      pack_t const biased = step_size.load(t) + bias;
+      biased.store(biased_to + t * Lanes);
+      if (!in.step_rule.softplus) continue;
+      if (InRange) largest.include(biased);
+      exp_of_minus_size<InRange>(biased).store(e_to + t * Lanes);
+    }
+    relative.include(largest.value() * (1 / softplus_range<real>));
+  }
+
+  /// Then Δ log2 e, Δ x and D x. InRange: as if softplus_in_range and exp2_in_range would do for
+  /// all of them, and Δ x were far from infinite, 2^100.
+  template <bool InRange>
+  [[gnu::always_inline]] void end_steps(index_t first, index_t last, index_t v,
+                                        magnitude& relative) const {
     // Whatever is read again after a store is read from memory again.
     auto const rule = in.step_rule;
     auto const x = rows_of(in.x, first, v);
-    auto const step_size = rows_of(in.step_size, first, v);
-    index_t const offset = v * Lanes;
+    index_t const offset = v * Lanes, start = at(0, v);
     bool const has_D = in.D.data_handle() != nullptr;
-    pack_t const bias = pack_t::load(w.bias + offset), D = pack_t::load(w.D + offset),
-                 factor = pack_t::load(w.factor + offset);
-    largest_magnitude<real, Lanes> largest_biased, largest_rate, largest_input;
-    real *const rate_to = w.rate + at(0, v), *const input_to = w.input + at(0, v),
-                *const sum_to = w.sum + at(0, v);
-    // In two loops, or so many instructions wait for one long chain that few steps overlap.
-    for (index_t t = 0; t < last - first; ++t) {
-      pack_t const biased = step_size.load(t) + bias;
-      biased.store(input_to + t * Lanes);
-      if (rule.softplus) {
-        if (InRange) largest_biased.include(biased);
-        exp_of_minus_size<InRange>(biased).store(rate_to + t * Lanes);
-      }
-    }
+    pack_t const D = pack_t::load(w.D + offset), factor = pack_t::load(w.factor + offset);
+    magnitude largest_rate, largest_input;
+    real *const rate_to = w.rate + start, *const input_to = w.input + start,
+                *const sum_to = w.sum + start;
     for (index_t t = 0; t < last - first; ++t) {
       pack_t const x_t = x.load(t);
       pack_t const biased = pack_t::load(input_to + t * Lanes),
                    e = pack_t::load(rate_to + t * Lanes);
-      pack_t const step = step_of<InRange>(biased, e, rule, at(t, v)) * factor;
-      pack_t const rate = step * number_format<real>::log2_e;
-      pack_t const input = step * x_t;
+      pack_t const step = step_of<InRange>(biased, e, rule, start + t * Lanes) * factor;
+      pack_t const rate = step * number_format<real>::log2_e, input = step * x_t;
       if (InRange) largest_rate.include(rate), largest_input.include(input);
       rate.store(rate_to + t * Lanes);
       input.store(input_to + t * Lanes);
       (has_D ? D * x_t : pack_t(real(0))).store(sum_to + t * Lanes);
     }
-    if (!InRange) return false;
-    largest_magnitude<real, Lanes> relative;  // to what is allowed: 2^100 of Δ x
-    relative.include(largest_biased.value() * (1 / softplus_range<real>));
     relative.include(largest_input.value() * real(0x1p-100));
     relative.include(largest_rate.value() * pack_t::load(w.largest_eigenvalue + offset) *
                      (1 / number_format<real>::safe_exponent));
-    return all_at_most(relative.value(), real(1));
   }
 
-  /// The same of several packs, of which all or none are in range.
+  /// Both, for several packs. (In one loop so many instructions would wait for one long chain that
+  /// few steps overlap.) Returns whether all is in range; if not, it is done as if not.
   [[gnu::always_inline]] bool prepare(index_t first, index_t last, pack_range of) const {
-    bool in_range = true;
-    for (index_t v = of.first; v < of.last; ++v) in_range &= prepare<true>(first, last, v);
-    for (index_t v = of.first; v < of.last && !in_range; ++v) prepare<false>(first, last, v);
-    return in_range;
+    auto const run = [&](auto in_range) __attribute__((always_inline)) {
+      magnitude relative;
+      for (index_t v = of.first; v < of.last; ++v) begin_steps<in_range>(first, last, v, relative);
+      for (index_t v = of.first; v < of.last; ++v) end_steps<in_range>(first, last, v, relative);
+      return in_range && all_at_most(relative.value(), real(1));
+    };
+    return run(std::true_type{}) || run(std::false_type{});
   }
 
   /// z ← 2^z
   template <bool InRange, std::size_t Count>
   [[gnu::always_inline]] static void powers(pack_t (&z)[Count]) {
-    if (InRange) return exp2_in_range(z);
-    unrolled<static_cast<int>(Count)>([&](auto i) __attribute__((always_inline)) {
-      z[i] = detail::exp2(z[i]);
-    });
+    InRange ? exp2_in_range(z) : detail::exp2(z);
   }
 
   /// h ← 2^(rate A) h + input B and sum ← sum + C h for steps [first, last), a few states at a
@@ -209,9 +214,7 @@ struct selective_scan_kernel {
         real const *B = of_B.first + n, *C = of_C.first + n;
         real* sum = w.sum + at(0, v);
         for (index_t t = first; t < last; ++t) {
-          __builtin_prefetch(one.row);
-          __builtin_prefetch(two.row);
-          one.row += one.bytes, two.row += two.bytes;
+          one.fetch(), two.fetch();
           pack_t const r = pack_t::load(rate), u = pack_t::load(input);
           pack_t y_t = pack_t::load(sum);
           unrolled<states_at_once / powers_at_once>([&](auto k) __attribute__((always_inline)) {
@@ -285,11 +288,8 @@ struct selective_scan_kernel {
       for (index_t v = 0; v < packs(); v += packs_at_once) {
         bool const is_one = packs_at_once == 1;  // then the loops below vanish
         pack_range const some{v, is_one ? v + 1 : std::min(v + packs_at_once, packs())};
-        if (prepare(t, last, some)) {
-          advance<true>(t, last, some, B, C, y);
-        } else {
-          advance<false>(t, last, some, B, C, y);
-        }
+        prepare(t, last, some) ? advance<true>(t, last, some, B, C, y)
+                               : advance<false>(t, last, some, B, C, y);
         if (y.data_handle() != nullptr) finish(t, last, some, y);
       }
       t = last;

@@ -19,6 +19,8 @@ struct selective_scan_step {
   using kernel = selective_scan_kernel<T, Lanes>;
   using real = typename kernel::real;
   using pack_t = typename kernel::pack_t;
+  /// Channels whose chains of operations go side by side.
+  static constexpr int channels_at_once = has_exp2_table<real, Lanes> ? 4 : 2;
 
   kernel const& k;
   state_view<real> carry;  ///< its state axis has stride 1, as has that of the eigenvalues
@@ -74,33 +76,37 @@ struct selective_scan_step {
     real const *rate = k.w.rate + v * Lanes, *input = k.w.input + v * Lanes;
     pack_t sums[Lanes];
     for (index_t i = count; i < Lanes; ++i) sums[i] = pack_t(real(0));
-    for (index_t i = 0; i < count; ++i, A += stride, state += state_stride) {
-      pack_t sum = pack_t::zeros();
-      auto const update = [&](auto packs, index_t first) __attribute__((always_inline)) {
-        pack_t decay[packs];
-        unrolled<packs>([&](auto j) __attribute__((always_inline)) {
-          index_t const n = first + j * Lanes;
-          decay[j] = load<Whole>(A + n, states - n) * rate[i];
+    auto const update = [&](auto channels, index_t i) __attribute__((always_inline)) {
+      pack_t sum[channels];
+      unrolled<channels>([&](auto j) __attribute__((always_inline)) { sum[j] = pack_t::zeros(); });
+      for (index_t n = 0; n < states; n += Lanes) {
+        index_t const left = states - n;
+        pack_t B_n = load<Whole>(B + n, left), C_n = load<Whole>(C + n, left), decay[channels];
+        keep(B_n);  // or g++ puts what is the same in all lanes into registers, at a cost
+        keep(C_n);
+        unrolled<channels>([&](auto j) __attribute__((always_inline)) {
+          decay[j] = load<Whole>(A + (i + j) * stride + n, left);
+          keep(decay[j]);
+          decay[j] = decay[j] * rate[i + j];
         });
         kernel::template powers<InRange && !has_exp2_table<real, Lanes>>(decay);
-        unrolled<packs>([&](auto j) __attribute__((always_inline)) {
-          index_t const n = first + j * Lanes, left = states - n;
-          pack_t drive = load<Whole>(B + n, left) * input[i];
+        unrolled<channels>([&](auto j) __attribute__((always_inline)) {
+          real* const h_at = state + (i + j) * state_stride + n;
+          pack_t drive = B_n * input[i + j];
           keep(drive);
-          pack_t h = multiply_add(decay[j], load<Whole>(state + n, left), drive);
+          pack_t h = multiply_add(decay[j], load<Whole>(h_at, left), drive);
           if (!InRange) clear_lanes(h, left);  // ∞·0 = NaN in the padding
-          store_row(h, state + n, 1, Whole ? index_t{Lanes} : left);
-          sum = multiply_add(h, load<Whole>(C + n, left), sum);
+          store_row(h, h_at, 1, Whole ? index_t{Lanes} : left);
+          sum[j] = multiply_add(h, C_n, sum[j]);
         });
-      };
-      constexpr int some = kernel::powers_at_once;
-      index_t const together = some > 1 ? states / (some * Lanes) * (some * Lanes) : 0;
-      for (index_t n = 0; n < together; n += some * Lanes)
-        update(std::integral_constant<int, some>{}, n);
-      for (index_t n = together; n < states; n += Lanes)
-        update(std::integral_constant<int, 1>{}, n);
-      sums[i] = sum;
+      }
+      unrolled<channels>([&](auto j) __attribute__((always_inline)) { sums[i + j] = sum[j]; });
+    };
+    index_t const together = count / channels_at_once * channels_at_once;
+    for (index_t i = 0; i < together; i += channels_at_once) {
+      update(std::integral_constant<int, channels_at_once>{}, i);
     }
+    for (index_t i = together; i < count; ++i) update(std::integral_constant<int, 1>{}, i);
     pack_t const added = sums_of_lanes<real, Lanes>([&](auto i) __attribute__((always_inline)) {
       return sums[decltype(i)::value];
     });

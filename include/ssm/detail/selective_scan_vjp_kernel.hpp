@@ -9,18 +9,6 @@
 
 namespace ssm::detail {
 
-/// Gradients with an element of their own for each element of their input; empty: not wanted.
-template <class real>
-struct sequence_gradients {
-  sequence_view<real> x{}, step_size{}, gate{};
-};
-
-/// Sums over the channels of one block, (step, state) each, states padded as the workspace's.
-template <class real>
-struct shared_gradients {
-  tensor_view<real, 2> B, C;
-};
-
 template <class T, int Lanes>
 struct selective_scan_vjp_kernel {
   using forward = selective_scan_kernel<T, Lanes>;
@@ -52,8 +40,8 @@ struct selective_scan_vjp_kernel {
     for (index_t v = of.first; v < of.last; ++v) {
       auto const y = k.rows_of(y_cotangent, first, v);
       auto const gate = k.rows_of(k.in.gate, first, v);
-      for (index_t t = 0; t < last - first; ++t) {
-        index_t const at = k.at(t, v);
+      index_t at = k.at(0, v);
+      for (index_t t = 0; t < last - first; ++t, at += Lanes) {
         pack_t arriving = y.load(t);
         if (gate.first != nullptr) {
           pack_t const lowest(-softplus_range<real>), one(real(1));
@@ -77,24 +65,14 @@ struct selective_scan_vjp_kernel {
                   next = v + packs_at_once - (is_next_block ? k.packs() : 0),
                   c = k.block.first + next * Lanes;
     if (t < 0) return {};
-    switch (number) {
-      case 0:
-        return {k.in.x, b, t, c};
-      case 1:
-        return {k.in.step_size, b, t, c};
-      case 2:
-        return {y_cotangent, b, t, c};
-      case 3:
-        return {k.in.gate, b, t, c};
-      case 4:
-        return {to.x, b, t, c};
-      case 5:
-        return {to.step_size, b, t, c};
-      case 6:
-        return {to.gate, b, t, c};
-      default:
-        return {};
-    }
+    if (number == 0) return {k.in.x, b, t, c};
+    if (number == 1) return {k.in.step_size, b, t, c};
+    if (number == 2) return {y_cotangent, b, t, c};
+    if (number == 3) return {k.in.gate, b, t, c};
+    if (number == 4) return {to.x, b, t, c};
+    if (number == 5) return {to.step_size, b, t, c};
+    if (number == 6) return {to.gate, b, t, c};
+    return {};
   }
 
   /// Adds the sums over channels of a few packs, each in `kept` lanes.
@@ -112,39 +90,44 @@ struct selective_scan_vjp_kernel {
     }
   }
 
-  /// The states of `few` states of a pack and their decays, step by step from `h`; what the
-  /// gradient of a gate needs, Σ C h; and dC_t = dy_t h_t.
+  /// The states of `few` states of a pack and their decays, step by step; what the gradient of a
+  /// gate needs, Σ C h; and dC_t = dy_t h_t.
   template <bool InRange>
   [[gnu::always_inline]] void repeat(index_t count, index_t v, index_t n, rows const& B,
                                      rows const& C, real const* eigenvalue, upcoming next) const {
     pack_t h[few], A[few];
     unrolled<few>([&](auto i) __attribute__((always_inline)) {
-      h[i] = pack_t::load(g.h + i * Lanes);
+      h[i] = pack_t::load(k.w.h + (v * k.w.states + n + i) * Lanes);
       A[i] = pack_t::load(eigenvalue + i * Lanes);
     });
+    // After each store the pointers of a workspace would be loaded again.
+    index_t const start = k.at(0, v);
+    real const *const rates = k.w.rate + start, *const inputs = k.w.input + start,
+                      *const arriving = g.arriving + start;
+    real *const sums = k.w.sum + start, *past = g.past, *to_C_row = g.to_C + n * tile * kept;
     for (index_t t = 0; t < count; ++t) {
-      index_t const at = k.at(t, v);
-      __builtin_prefetch(next.row);
-      next.row += next.bytes;
-      pack_t const rate = pack_t::load(k.w.rate + at), input = pack_t::load(k.w.input + at),
-                   dy = pack_t::load(g.arriving + at);
+      next.fetch();
+      pack_t const rate = pack_t::load(rates + t * Lanes), input = pack_t::load(inputs + t * Lanes),
+                   dy = pack_t::load(arriving + t * Lanes);
       real const *B_row = B.first + t * B.stride + n, *C_row = C.first + t * C.stride + n;
-      pack_t sum = pack_t::load(k.w.sum + at), to_C[few];
-      pack_t decay[few];
-      unrolled<few>([&](auto i) __attribute__((always_inline)) { decay[i] = rate * A[i]; });
+      pack_t sum = pack_t::load(sums + t * Lanes), to_C[few], decay[few];
+      unrolled<few>([&](auto i) __attribute__((always_inline)) {
+        h[i].store(past + (few + i) * Lanes);
+        decay[i] = rate * A[i];
+      });
       forward::template powers<InRange>(decay);
       unrolled<few>([&](auto i) __attribute__((always_inline)) {
+        decay[i].store(past + i * Lanes);
         pack_t drive = input * B_row[i];
         keep(drive);
         h[i] = multiply_add(decay[i], h[i], drive);
         if (!InRange && n + i >= k.in.eigenvalue.extent(1)) h[i] = pack_t(real(0));  // not ∞·0
         sum = multiply_add(h[i], C_row[i], sum);
-        decay[i].store(g.decay + (t * few + i) * Lanes);
-        h[i].store(g.h + ((t + 1) * few + i) * Lanes);
         to_C[i] = dy * h[i];
       });
-      add_sums(to_C, g.to_C + (t * k.w.states + n) * kept);
-      sum.store(k.w.sum + at);
+      add_sums(to_C, to_C_row);
+      sum.store(sums + t * Lanes);
+      past += 2 * few * Lanes, to_C_row += few * kept;
     }
   }
 
@@ -160,28 +143,32 @@ struct selective_scan_vjp_kernel {
       to_A[i] = pack_t::load(g.to_eigenvalue + own + i * Lanes);
       A[i] = pack_t::load(eigenvalue + i * Lanes);
     });
+    index_t const start = k.at(0, v);
+    real const *const rates = k.w.rate + start, *const inputs = k.w.input + start,
+                      *const arrivals = g.arriving + start,
+                      *past = g.past + count * 2 * few * Lanes;
+    real *const to_inputs = g.to_input + start, *const to_steps = g.to_step + start,
+                *to_B_row = g.to_B + (n * tile + count * few) * kept;
     for (index_t t = count - 1; t >= 0; --t) {
-      index_t const at = k.at(t, v);
-      __builtin_prefetch(next.row, 1);
-      next.row += next.bytes;
-      pack_t const dy = pack_t::load(g.arriving + at), input = pack_t::load(k.w.input + at),
-                   rate = pack_t::load(k.w.rate + at);
-      pack_t to_input = pack_t::load(g.to_input + at), to_step = pack_t::load(g.to_step + at),
-             to_B[few];
+      next.fetch();
+      past -= 2 * few * Lanes, to_B_row -= few * kept;
       real const *B_row = B.first + t * B.stride + n, *C_row = C.first + t * C.stride + n;
+      pack_t const dy = pack_t::load(arrivals + t * Lanes),
+                   input = pack_t::load(inputs + t * Lanes), rate = pack_t::load(rates + t * Lanes);
+      pack_t to_input = pack_t::load(to_inputs + t * Lanes),
+             to_step = pack_t::load(to_steps + t * Lanes), to_B[few];
       unrolled<few>([&](auto i) __attribute__((always_inline)) {
-        index_t const here = (t * few + i) * Lanes;
         pack_t const arriving = multiply_add(dy, C_row[i], later[i]);
         to_B[i] = arriving * input;
         to_input = multiply_add(arriving, B_row[i], to_input);
-        later[i] = arriving * pack_t::load(g.decay + here);
-        pack_t const to_z = later[i] * pack_t::load(g.h + here);
+        later[i] = arriving * pack_t::load(past + i * Lanes);
+        pack_t const to_z = later[i] * pack_t::load(past + (few + i) * Lanes);
         to_step = multiply_add(to_z, A[i], to_step);
         to_A[i] = multiply_add(to_z, rate, to_A[i]);
       });
-      add_sums(to_B, g.to_B + (t * k.w.states + n) * kept);
-      to_input.store(g.to_input + at);
-      to_step.store(g.to_step + at);
+      add_sums(to_B, to_B_row);
+      to_input.store(to_inputs + t * Lanes);
+      to_step.store(to_steps + t * Lanes);
     }
     unrolled<few>([&](auto i) __attribute__((always_inline)) {
       later[i].store(g.cotangent + own + i * Lanes);
@@ -197,7 +184,6 @@ struct selective_scan_vjp_kernel {
     for (index_t v = of.first; v < of.last; ++v)
       for (index_t n = 0; n < k.w.states; n += few) {
         index_t const own = (v * k.w.states + n) * Lanes, number = n / few * 2;
-        std::copy_n(k.w.h + own, few * Lanes, g.h);
         repeat<InRange>(count, v, n, B, C, k.w.eigenvalue + own, expected(number, first, v));
         reverse(count, v, n, B, C, k.w.eigenvalue + own, expected(number + 1, first, v));
       }
@@ -209,15 +195,25 @@ struct selective_scan_vjp_kernel {
         __attribute__((always_inline)) {
       for (index_t t = 0; t < count; ++t)
         for (index_t n = 0; n < k.w.states; ++n) {
-          real* const of = sums + (t * k.w.states + n) * kept;
+          real const* const of = sums + (n / few * tile + t) * few * kept + n % few * kept;
           real sum = of[0];
           for (int i = 1; i < kept; ++i) sum += of[i];
           all(t, n) = sum;
         }
-      std::fill_n(sums, count * k.w.states * kept, real(0));
+      std::fill_n(sums, tile * k.w.states * kept, real(0));
     };
     add_lanes(g.to_B, shared.B);
     add_lanes(g.to_C, shared.C);
+  }
+
+  /// One gradient after another: rows that lie pages apart displace each other in the first cache.
+  [[gnu::always_inline]] void add_rows(sequence_view<real> const& all, index_t first, index_t last,
+                                       index_t v, real const* terms) const {
+    auto const rows_of_pack = k.rows_of(all, first, v);
+    terms += k.at(0, v);
+    for (index_t t = 0; t < last - first; ++t) {
+      rows_of_pack.add(t, pack_t::load(terms + t * Lanes));
+    }
   }
 
   /// From what arrived at Δ and Δ x to the inputs of steps [first, last).
@@ -227,21 +223,22 @@ struct selective_scan_vjp_kernel {
       pack_t const D = pack_t::load(k.w.D + offset), factor = pack_t::load(k.w.factor + offset);
       pack_t to_bias(real(0)), to_D(real(0)), to_factor(real(0));
       auto const inputs = k.rows_of(k.in.x, first, v);
-      auto const to_x = k.rows_of(to.x, first, v), to_gate = k.rows_of(to.gate, first, v),
-                 to_projection = k.rows_of(to.step_size, first, v);
-      for (index_t t = 0; t < last - first; ++t) {
-        index_t const at = k.at(t, v);
+      index_t at = k.at(0, v);
+      for (index_t t = 0; t < last - first; ++t, at += Lanes) {
         pack_t const x = inputs.load(t), step = pack_t::load(g.step + at);
         pack_t const dy = pack_t::load(g.arriving + at), to_input = pack_t::load(g.to_input + at);
         pack_t const to_step = multiply_add(to_input, x, pack_t::load(g.to_step + at));
         pack_t const to_biased = to_step * factor * pack_t::load(g.slope + at);
-        to_x.add(t, multiply_add(D, dy, to_input * (step * factor)));
-        to_projection.add(t, to_biased);
-        to_gate.add(t, pack_t::load(g.to_gate + at) * pack_t::load(k.w.sum + at));
+        multiply_add(D, dy, to_input * (step * factor)).store(g.to_input + at);
+        to_biased.store(g.to_step + at);
+        (pack_t::load(g.to_gate + at) * pack_t::load(k.w.sum + at)).store(g.to_gate + at);
         to_bias += to_biased;
         to_factor = multiply_add(to_step, step, to_factor);
         to_D = multiply_add(dy, x, to_D);
       }
+      add_rows(to.x, first, last, v, g.to_input);
+      add_rows(to.step_size, first, last, v, g.to_step);
+      add_rows(to.gate, first, last, v, g.to_gate);
       accumulate(g.to_bias + offset, to_bias);
       accumulate(g.to_D + offset, to_D);
       accumulate(g.to_factor + offset, to_factor);

@@ -92,8 +92,10 @@ template <class To, class From>
 template <class T, int Lanes>
 inline constexpr bool has_exp2_table = std::is_same_v<T, float> && (Lanes == 16);
 
-/// 2^z for any finite z: what is left below a sixteenth needs two terms less than below a half.
-[[gnu::always_inline]] inline pack<float, 16> exp2_by_table(pack<float, 16> const& z) {
+/// z ← 2^z for any finite z, each operation for all of them before the next: what is left below a
+/// sixteenth needs two terms less than below a half.
+template <std::size_t Count>
+[[gnu::always_inline]] inline void exp2_by_table(pack<float, 16> (&z)[Count]) {
   // 2^(i/16)
   alignas(64) static constexpr float sixteenths[] = {
       0x1p+0f,        0x1.0b5586p+0f, 0x1.172b84p+0f, 0x1.2387a6p+0f,
@@ -102,14 +104,49 @@ inline constexpr bool has_exp2_table = std::is_same_v<T, float> && (Lanes == 16)
       0x1.ae89fap+0f, 0x1.c199bep+0f, 0x1.d5818ep+0f, 0x1.ea4afap+0f};
   constexpr float terms[] = {5.55021353e-2f, 2.40234286e-1f, 6.93147182e-1f};  // 1.6e-9 of 2^r
   constexpr float rounder = 0x1.8p19f;  // leaves four bits below the point
-  using vector = pack<float, 16>::vector;
-  pack<float, 16> const shifted = z + rounder, n = shifted - rounder, r = z - n;
-  vector const table = pack<float, 16>::load(sixteenths).v;
-  vector power, result;
-  asm("vpermps {%2, %1, %0|%0, %1, %2}" : "=v"(power) : "v"(shifted.v), "vm"(table));
-  vector const p = power * (polynomial(r, terms) * r).v + power;
-  asm("vscalefps {%2, %1, %0|%0, %1, %2}" : "=v"(result) : "v"(p), "v"(n.v));  // p 2^⌊n⌋
-  return result;
+  auto const each = [](auto const& body) __attribute__((always_inline)) {
+    unrolled<static_cast<int>(Count)>(body);
+  };
+  auto const table = pack<float, 16>::load(sixteenths);
+  pack<float, 16> shifted[Count], n[Count], power[Count], p[Count];
+  each([&](auto i) __attribute__((always_inline)) {
+    keep(z[i]);
+    shifted[i] = z[i] + rounder;
+    keep(shifted[i]);
+  });
+  each([&](auto i) __attribute__((always_inline)) {
+    n[i] = shifted[i] - rounder;
+    keep(n[i]);
+  });
+  each([&](auto i) __attribute__((always_inline)) {
+    asm("vpermps {%2, %1, %0|%0, %1, %2}" : "=v"(power[i].v) : "v"(shifted[i].v), "vm"(table.v));
+    z[i] = z[i] - n[i];
+    keep(z[i]);
+    p[i] = terms[0];
+  });
+  unrolled<2>([&](auto k) __attribute__((always_inline)) {
+    each([&](auto i) __attribute__((always_inline)) {
+      p[i] = multiply_add(p[i], z[i], terms[decltype(k)::value + 1]);
+      keep(p[i]);
+    });
+  });
+  each([&](auto i) __attribute__((always_inline)) {
+    p[i] *= z[i];
+    keep(p[i]);
+  });
+  each([&](auto i) __attribute__((always_inline)) {
+    p[i] = multiply_add(power[i], p[i], power[i]);
+    keep(p[i]);
+  });
+  each([&](auto i) __attribute__((always_inline)) {  // p 2^⌊n⌋
+    asm("vscalefps {%2, %1, %0|%0, %1, %2}" : "=v"(z[i].v) : "v"(p[i].v), "v"(n[i].v));
+  });
+}
+
+[[gnu::always_inline]] inline pack<float, 16> exp2_by_table(pack<float, 16> const& z) {
+  pack<float, 16> one[] = {z};
+  exp2_by_table(one);
+  return one[0];
 }
 #else
 template <class T, int Lanes>
@@ -145,7 +182,7 @@ template <class T, int Lanes, std::size_t Count>
     unrolled<static_cast<int>(Count)>(body);
   };
   if constexpr (has_exp2_table<T, Lanes>) {
-    each([&](auto i) __attribute__((always_inline)) { z[i] = exp2_in_range(z[i]); });
+    exp2_by_table(z);
   } else {
     pack<T, Lanes> shifted[Count], r[Count], p[Count];
     each([&](auto i) __attribute__((always_inline)) {
@@ -211,6 +248,19 @@ template <class T, int Lanes>
     pack<T, Lanes> const r = z - n;
     return times_power_of_two(multiply_add(polynomial(r, format::exp2_terms), r, T(1)), n);
   }
+}
+
+/// The same of several packs.
+template <class T, int Lanes, std::size_t Count>
+[[gnu::always_inline]] inline void exp2(pack<T, Lanes> (&z)[Count]) {
+  unrolled<static_cast<int>(Count)>([&](auto i) __attribute__((always_inline)) {
+    if constexpr (has_exp2_table<T, Lanes>) {
+      z[i] = clamped(z[i], 2 * number_format<T>::safe_exponent);
+    } else {
+      z[i] = exp2(z[i]);
+    }
+  });
+  if constexpr (has_exp2_table<T, Lanes>) exp2_by_table(z);
 }
 
 }  // namespace ssm::detail
