@@ -46,7 +46,7 @@ constexpr char const* layers[] = {
     "detail/selective_scan_kernel "
     "detail/selective_scan_reference detail/selective_scan_step detail/selective_scan_vjp "
     "detail/selective_scan_vjp_kernel detail/selective_packets detail/selective_problem "
-    "detail/selective_stage "
+    "detail/selective_stage detail/selective_states "
     "detail/selective_entering detail/selective_warp_sums detail/selective_moments "
     "detail/selective_fold "
     "detail/selective_step_kernel detail/selective_launch selective_scan_vjp "

@@ -139,8 +139,9 @@ TEST(SelectiveScan, IsTheFormulaForAFewSteps) {
   }
 }
 
-// In segments of less than 8192 steps a tile of 16 that is short beside what has been walked is
-// summed by moments: up to power 5 from about 240 steps on, up to 3 from 1400.
+// In segments that are not long a tile of 16 that is short beside what has been walked is summed by
+// moments: up to power 5 from about 240 steps on, up to 3 from 1400; with inputs of 16 bits from 60
+// and 170, up to 2 from 500.
 TEST(SelectiveScan, IsTheFormulaWhereTheFirstPassGoesFar) {
   SSM_SKIP_WITHOUT_DEVICE();
   std::uint64_t seed = 2700;

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstddef>
 #include <limits>
+#include <optional>
 #include <type_traits>
 
 #include "ssm/detail/require_apart.cuh"
@@ -23,7 +24,8 @@ struct selective_scan_plan {
   index_t segments = 0;
   /// The first pass follows states back until all that is further back would be multiplied by less
   /// than this; what it leaves out is at most that part of a state there. 0 follows everything.
-  float negligible = 0x1p-32f;
+  /// Unless given 2^-32, or 2^-20 where inputs have 16 bits.
+  std::optional<float> negligible = std::nullopt;
   /// If not null: steps of states that the first pass visits are added here, in device memory. All
   /// of them are batch · channels · states · (length - last segment); where segments are
   /// short, a step is visited for all states of 32 channels or for none.
@@ -43,9 +45,9 @@ void give_inputs(selective_problem<T>& p, selective_scan_inputs<T, memory::devic
                        " states, expected at most 256");
   require<shape_error>(plan.segments >= 0 && plan.segments <= 65535, call, ": plan.segments is ",
                        plan.segments, ", expected 0 to 65535");
-  require<shape_error>(plan.negligible >= 0.0f && plan.negligible < 1.0f, call,
-                       ": plan.negligible is ", plan.negligible,
-                       ", expected at least 0 and less than 1");
+  float const negligible = plan.negligible.value_or(sizeof(T) == 2 ? 0x1p-20f : 0x1p-32f);
+  require<shape_error>(negligible >= 0.0f && negligible < 1.0f, call, ": plan.negligible is ",
+                       negligible, ", expected at least 0 and less than 1");
   p.x = in.x, p.step_size = in.step_size, p.gate = in.gate;
   p.B = in.B, p.C = in.C;
   p.projections_along_time = p.B.time == 1 && p.B.state != 1;
@@ -60,11 +62,12 @@ void give_inputs(selective_problem<T>& p, selective_scan_inputs<T, memory::devic
   p.group_channels = in.B.extent(2) > 0 ? s.channels / in.B.extent(2) : 0;
   // With negative steps states grow again: then nothing may be left out.
   bool const never_negative = p.softplus || p.smallest_step >= 0.0f;
-  p.threshold = never_negative ? std::log2(plan.negligible) : -INFINITY;
-  for (int i : {0, 1}) {
+  p.threshold = never_negative ? std::log2(negligible) : -INFINITY;
+  for (int i = 0; i < 3; ++i) {
     // (brevity·m/2e)^m / m! is negligible, where m is the first power left out: moments_tile.
-    double const m = i == 0 ? 6 : 4, factorial = i == 0 ? 720 : 24;
-    double const brevity = std::pow(factorial * plan.negligible, 1 / m) * 2 * std::exp(1.0) / m;
+    double const m[] = {6, 4, 3};
+    double const brevity =
+        std::pow(std::tgamma(m[i] + 1) * negligible, 1 / m[i]) * 2 * std::exp(1.0) / m[i];
     p.brevity[i] = never_negative ? static_cast<float>(brevity) : NAN;  // nothing is shorter
   }
 }

@@ -21,8 +21,10 @@ namespace ssm::gpu::detail {
 inline constexpr index_t least_segment = 64;
 
 /// In segments of this many steps most states have decayed before a first pass is through, if they
-/// decay at all, so that one that leaves each by itself is faster than one that has all or none.
-inline constexpr index_t long_segment = 8192;
+/// decay at all, so that one that leaves each by itself is faster than one that has all or none,
+/// whose moments need fewer products for numbers of 16 bits.
+template <class T>
+inline constexpr index_t long_segment = sizeof(T) == 2 ? 8192 : 3072;
 
 inline int processors() {
   int device = 0, count = 0;
@@ -56,12 +58,11 @@ struct selective_shape {
   int states, lanes;
 
   int channels() const { return 2 * 128 / lanes; }
-  template <class T>
   index_t blocks(bool packed) const {
-    if (!packed) return selective_blocks<T, 2, false>;
-    return lanes == 2   ? selective_blocks<T, 2, true>
-           : lanes <= 8 ? selective_blocks<T, 8, true>
-                        : selective_blocks<T, 32, true>;
+    if (!packed) return selective_blocks<2, false>;
+    return lanes == 2   ? selective_blocks<2, true>
+           : lanes <= 8 ? selective_blocks<8, true>
+                        : selective_blocks<32, true>;
   }
 };
 
@@ -182,7 +183,7 @@ index_t plan_segments(selective_problem<T>& p, selective_shape shape, index_t wa
                          (round_up(p.group_channels, shape.channels()) / shape.channels());
   p.segments = wanted;
   if (wanted == 0) {
-    p.segments = segments_for(blocks, p.length, processors() * shape.blocks<T>(p.packed));
+    p.segments = segments_for(blocks, p.length, processors() * shape.blocks(p.packed));
   }
   p.segment_length = round_up((p.length + p.segments - 1) / p.segments, ssm::selective_scan_block);
   p.segments = (p.length + p.segment_length - 1) / p.segment_length;
@@ -204,7 +205,7 @@ void run_selective(on where, selective_problem<T>& p, selective_shape shape, flo
   if (p.segments > 1) {
     p.entering = workspace;
     p.decay = workspace + p.batch * p.segments * p.states * p.channels;
-    bool const is_long = p.segment_length >= long_segment;
+    bool const is_long = p.segment_length >= long_segment<T>;
     auto* const entering = p.packed ? entering_kernel<T, true> : entering_kernel<T, false>;
     auto* const moments = p.packed ? moments_kernel<T, true> : moments_kernel<T, false>;
     auto* const kernel = is_long ? entering : moments;

@@ -45,15 +45,15 @@ class moments_warp {
     channel_block const block(p, blockIdx.x / parts, moments_tile::channels);
     int const first = static_cast<int>(threadIdx.x) / 32 * tile::channels;
     b_ = block.b, channel_ = block.channel + first;
-    channels_ = smaller(block.channels - first, tile::channels);
-    states_ = smaller(p.states - first_state_, tile::states);
+    channels_ = min(block.channels - first, tile::channels);
+    states_ = min(static_cast<int>(p.states) - first_state_, tile::states);
     lane_ = static_cast<int>(threadIdx.x) % 32, g_ = lane_ / 4, q_ = lane_ % 4;
 
     // The last tile comes first.
     index_t const t0 = (blockIdx.y + 1) * p.segment_length - tile::steps;
     x_ = p.x.at(b_, t0 + 4 * q_, channel_ + 4 * g_);
     step_ = p.step_size.at(b_, t0 + 4 * q_, channel_ + 4 * g_);
-    count_ = smaller(channels_ - 4 * g_, 4);
+    count_ = min(channels_ - 4 * g_, 4);
 #pragma unroll
     for (int k = 0; k < 2; ++k) {
       int2 const at = quad(k);
@@ -64,12 +64,12 @@ class moments_warp {
   __device__ void run() {
     if (channels_ <= 0) return;
     float largest_rate[4];  // of a channel
+    request(true);
     bool const has_moments = load_rates(largest_rate);
     store_channels();
     float walked[4] = {}, lost[4] = {};  // Σ Δ so far, and what rounding left out of it
     bool is_cut = false, is_dead = false;
     unsigned long long visited = 0;
-    request(true);
 #pragma unroll 1
     for (index_t left = p.segment_length / tile::steps - 1; left >= 0; --left) {
       wait_for_requests();
@@ -89,7 +89,7 @@ class moments_warp {
       }
       // Σ Δ of the steps after each, but for half of the tile's.
       float nepers[4][4], center[4];
-      bool is_short = has_moments, is_shorter = true;
+      bool is_short = has_moments, is_shorter = true, is_shortest = true;
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         float const* const own = step + 4 * i;
@@ -105,6 +105,7 @@ class moments_warp {
         center[i] = fmaf(0.5f, total, walked[i]);
         is_short = is_short && total <= p.brevity[0] * walked[i];
         is_shorter = is_shorter && total <= p.brevity[1] * walked[i];
+        is_shortest = is_shortest && total <= p.brevity[2] * walked[i];
         // Kahan: walked has thousands of terms.
         float const more = total - lost[i], next = walked[i] + more;
         lost[i] = (next - walked[i]) - more;
@@ -115,8 +116,10 @@ class moments_warp {
         sums_.add(u, nepers, center);
       } else if (!__all_sync(~0u, is_shorter)) {
         sums_.template add_moments<5, (sizeof(T) > 2)>(u, nepers, center);
-      } else {
+      } else if (!__all_sync(~0u, is_shortest)) {
         sums_.template add_moments<3, (sizeof(T) > 2)>(u, nepers, center);
+      } else {
+        sums_.template add_moments<2, (sizeof(T) > 2)>(u, nepers, center);
       }
       is_dead = true;
 #pragma unroll
@@ -133,30 +136,44 @@ class moments_warp {
  private:
   static constexpr float ln_of_2 = 0.6931471805599453f;
 
-  template <class Integer>
-  __device__ static int smaller(Integer a, int b) {
-    return a < b ? static_cast<int>(a) : b;
-  }
-
   /// Step and state where this lane's k-th quad of B begins in a tile.
   __device__ int2 quad(int k) const {
     int const i = lane_ + 32 * k;
     return p.projections_along_time ? int2{i % 4 * 4, i / 4} : int2{i % 16, i / 16 * 4};
   }
 
+  /// Where the rate of channel 4g + i and state 4q + k is.
+  __device__ float& rate(int i, int k) const {
+    int const n = 4 * q_ + k;
+    return reinterpret_cast<float*>(&s.rate[n][tile::swizzled(n, g_)])[i];
+  }
+  __device__ bool has(int i, int k) const {
+    return i < count_ && 4 * q_ + k < states_;
+  }
+
   /// Rates in shared memory and the largest of each channel; whether none is positive.
   __device__ bool load_rates(float (&largest)[4]) {
+#pragma unroll
+    for (int i = 0; i < 16; ++i) {
+      bool const is_there = has(i / 4, i % 4);  // loads wait for no branch
+      float const A = p.eigenvalue(channel_ + (is_there ? 4 * g_ + i / 4 : 0),
+                                   first_state_ + (is_there ? 4 * q_ + i % 4 : 0));
+      rate(i / 4, i % 4) = is_there ? A * log2_of_e : 0.0f;
+    }
+    if (p.scaling.scales_eigenvalues()) {
+#pragma unroll 1
+      for (int i = 0; i < 16; ++i) {
+        index_t const c = channel_ + 4 * g_ + i / 4, n = first_state_ + 4 * q_ + i % 4;
+        if (has(i / 4, i % 4)) rate(i / 4, i % 4) = p.rate(c, n);
+      }
+    }
     bool is_negative = true;
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       largest[i] = -INFINITY;
 #pragma unroll
       for (int k = 0; k < 4; ++k) {
-        int const n = 4 * q_ + k;
-        bool const is_there = i < count_ && n < states_;
-        float const rate = is_there ? p.rate(channel_ + 4 * g_ + i, first_state_ + n) : 0.0f;
-        reinterpret_cast<float*>(&s.rate[n][tile::swizzled(n, g_)])[i] = rate;
-        if (is_there) largest[i] = larger(largest[i], rate);
+        if (has(i, k)) largest[i] = larger(largest[i], rate(i, k));
       }
       largest[i] = larger(largest[i], __shfl_xor_sync(~0u, largest[i], 1));
       largest[i] = larger(largest[i], __shfl_xor_sync(~0u, largest[i], 2));
@@ -165,16 +182,17 @@ class moments_warp {
     return __all_sync(~0u, is_negative);
   }
 
+  /// This thread's numbers of four channels.
+  __device__ static float* four(float4 (&of_threads)[moments_tile::threads]) {
+    return reinterpret_cast<float*>(&of_threads[threadIdx.x]);
+  }
   __device__ void store_channels() {
-    float bias[4], factor[4];
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       index_t const c = channel_ + 4 * g_ + i;
-      bias[i] = i < count_ ? p.bias(c) : 0.0f;
-      factor[i] = i < count_ ? p.scaling.step_factor(c) : 0.0f;
+      four(block_.bias)[i] = i < count_ ? p.bias(c) : 0.0f;
+      four(block_.factor)[i] = i < count_ ? p.scaling.step_factor(c) : 0.0f;
     }
-    block_.bias[threadIdx.x] = {bias[0], bias[1], bias[2], bias[3]};
-    block_.factor[threadIdx.x] = {factor[0], factor[1], factor[2], factor[3]};
   }
 
   /// Ask for the next tile, which lies before this one.
@@ -203,17 +221,13 @@ class moments_warp {
   __device__ void discretize(float (&step)[16], float (&u)[4][4]) const {
     float projected[16];
     numbers(block_.step, projected);
-    float4 const b = block_.bias[threadIdx.x];
-    float const biases[] = {b.x, b.y, b.z, b.w};
     float bias[16];
 #pragma unroll
-    for (int i = 0; i < 16; ++i) bias[i] = biases[i / 4];
+    for (int i = 0; i < 16; ++i) bias[i] = four(block_.bias)[i / 4];
     p.steps(projected, bias, step);
     if (p.scales_steps) {
-      float4 const f = block_.factor[threadIdx.x];
-      float const factors[] = {f.x, f.y, f.z, f.w};
 #pragma unroll
-      for (int i = 0; i < 16; ++i) step[i] *= factors[i / 4];
+      for (int i = 0; i < 16; ++i) step[i] *= four(block_.factor)[i / 4];
     }
     float x[16];
     numbers(block_.x, x);
@@ -226,13 +240,8 @@ class moments_warp {
     for (int k = 0; k < 4; ++k) {
       float4 const four = from[k].get().numbers();
       float const number[] = {four.x, four.y, four.z, four.w};
-      if constexpr (AlongTime) {
 #pragma unroll
-        for (int i = 0; i < 4; ++i) to[4 * k + i] = number[i];
-      } else {
-#pragma unroll
-        for (int i = 0; i < 4; ++i) to[4 * i + k] = number[i];
-      }
+      for (int i = 0; i < 4; ++i) to[AlongTime ? 4 * k + i : 4 * i + k] = number[i];
     }
   }
 
@@ -258,17 +267,16 @@ class moments_warp {
   }
 
   __device__ void store_sums(float const (&walked)[4], bool passes) const {
+    index_t const of_segment = p.states * p.channels;
+    index_t const first = p.segment_state(b_, blockIdx.y, first_state_ + 4 * q_, channel_ + 4 * g_);
 #pragma unroll
     for (int k = 0; k < 4; ++k)
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        int const n = 4 * q_ + k;
-        if (i >= count_ || n >= states_) continue;
-        index_t const c = channel_ + 4 * g_ + i;
-        float const rate = reinterpret_cast<float const*>(&s.rate[n][tile::swizzled(n, g_)])[i];
-        p.entering[p.segment_state(b_, blockIdx.y + 1, first_state_ + n, c)] = sums_.sum(i, k);
-        p.decay[p.segment_state(b_, blockIdx.y, first_state_ + n, c)] =
-            passes ? exp2(rate * walked[i]) : 0.0f;
+        if (!has(i, k)) continue;
+        index_t const at = first + (k * p.channels + i);
+        p.entering[at + of_segment] = sums_.sum(i, k);
+        p.decay[at] = passes ? exp2(rate(i, k) * walked[i]) : 0.0f;
       }
   }
 
@@ -285,11 +293,8 @@ template <class T, bool Packed>
 __global__ void __launch_bounds__(moments_tile::threads, 4)
     moments_kernel(__grid_constant__ selective_problem<T> const p) {
   __shared__ moments_tile::shared<T> memory;
-  if (p.along_time) {
-    moments_warp<T, Packed, true>(p, memory).run();
-  } else {
-    moments_warp<T, Packed, false>(p, memory).run();
-  }
+  if (p.along_time) return moments_warp<T, Packed, true>(p, memory).run();
+  moments_warp<T, Packed, false>(p, memory).run();
 }
 
 }  // namespace ssm::gpu::detail

@@ -79,7 +79,7 @@ struct selective_problem {
   // multiplies it with; the first pass leaves in `entering` what the segment before adds to it.
   float *entering, *decay;
   float threshold;              // log2 of what is too small to be followed further back
-  float brevity[2];             // of tiles that moments up to 5, up to 3 sum: see moments_tile
+  float brevity[3];             // of tiles that moments up to 5, 3, 2 sum: see moments_tile
   unsigned long long* visited;  // steps of states that the first pass has visited, or null
 
   __device__ index_t segment_state(index_t b, index_t segment, index_t n, index_t c) const {

@@ -8,8 +8,7 @@
 namespace ssm::gpu::detail {
 
 /// What a block does: `steps` steps of `channels` channels at a time. A thread has `States` states
-/// of two neighbouring channels, `Lanes` lanes have all states of two channels. Each lane calls the
-/// channel that it writes in the end its own, so that partial sums cross lanes without selections.
+/// of two neighbouring channels, `Lanes` lanes have all states of two channels.
 template <class T, int States, int Lanes>
 struct selective_tile {
   static constexpr int threads = 128;
@@ -22,8 +21,8 @@ struct selective_tile {
   static constexpr int quads_per_thread = (quads + threads - 1) / threads;
 
   struct shared {
-    float4 pair[steps][channels / 2];  // Δ, Δ·x of two channels
-    float y[steps][channels];
+    // Δ of two channels, Δ·x of both; once read, what one lane has of Σ C·h of both, then another.
+    float4 pair[steps][channels / 2];
     float4 projection[2][steps][states / 4];  // B and C
     float bias[channels], factor[channels], D[channels];
     float largest_rate[threads / 32];
@@ -97,10 +96,8 @@ struct selective_stage : channel_block {
     to.template request<Packed>(from.packet(k), from.stride, elements(k, left));
   }
 
-  /// The pair of Δ and Δ·x of one step and channel.
-  __device__ float2& pair(int t, int c) const {
-    return reinterpret_cast<float2*>(&s.pair[t][tile::swizzled(c / 2)])[c % 2];
-  }
+  /// What is kept for one step of a channel and its neighbour.
+  __device__ float4& pair(int t, int c) const { return s.pair[t][tile::swizzled(c / 2)]; }
 
   /// Eight numbers of the block's channels, those of a packet.
   __device__ void of_channels(float const* from, int2 const& at,
@@ -122,10 +119,15 @@ struct selective_stage : channel_block {
                               stored_packet<T> const& step_size) {
     if (tile::grid::packets < tile::threads && threadIdx.x >= tile::grid::packets) return 0.0f;
     int2 const at{place.x + packet_elements * k, place.y};
-    float bias[packet_elements], factor[packet_elements], step[packet_elements];
+    float bias[packet_elements], step[packet_elements];
     of_channels(s.bias, at, bias);
-    of_channels(s.factor, at, factor);
-    p.steps(step_size, bias, factor, step);
+    p.steps(step_size, bias, step);
+    if (p.scales_steps) {
+      float factor[packet_elements];
+      of_channels(s.factor, at, factor);
+#pragma unroll
+      for (int i = 0; i < packet_elements; ++i) step[i] *= factor[i];
+    }
     if (!Packed || left < tile::steps) {
       int const there = elements(k, left);
 #pragma unroll
@@ -136,12 +138,14 @@ struct selective_stage : channel_block {
     for (float const each : step) largest = larger(largest, fabsf(each));
     if (p.along_time) {
 #pragma unroll
-      for (int i = 0; i < packet_elements; ++i) pair(at.x + i, at.y) = {step[i], step[i] * x[i]};
+      for (int i = 0; i < packet_elements; ++i) {
+        auto* const of_channel = reinterpret_cast<float*>(&pair(at.x + i, at.y)) + at.y % 2;
+        of_channel[0] = step[i], of_channel[2] = step[i] * x[i];
+      }
     } else {
 #pragma unroll
       for (int i = 0; i < packet_elements; i += 2) {
-        s.pair[at.x][tile::swizzled((at.y + i) / 2)] = {step[i], step[i] * x[i], step[i + 1],
-                                                        step[i + 1] * x[i + 1]};
+        pair(at.x, at.y + i) = {step[i], step[i + 1], step[i] * x[i], step[i + 1] * x[i + 1]};
       }
     }
     return largest;
@@ -156,9 +160,16 @@ struct selective_stage : channel_block {
     of_channels(s.D, at, D);
     if (p.along_time) {
 #pragma unroll
-      for (int i = 0; i < packet_elements; ++i) y[i] = s.y[at.x + i][at.y];
+      for (int i = 0; i < packet_elements; ++i) {
+        auto const* const sums = reinterpret_cast<float*>(&pair(at.x + i, at.y)) + at.y % 2;
+        y[i] = sums[0] + sums[2];
+      }
     } else {
-      of_channels(s.y[at.x], at, y);
+#pragma unroll
+      for (int i = 0; i < packet_elements; i += 2) {
+        float4 const sums = pair(at.x, at.y + i);
+        y[i] = sums.x + sums.z, y[i + 1] = sums.y + sums.w;
+      }
     }
 #pragma unroll
     for (int i = 0; i < packet_elements; ++i) y[i] = fmaf(D[i], x[i], y[i]);
@@ -180,13 +191,20 @@ struct selective_stage : channel_block {
     return static_cast<int>(threadIdx.x) + k * tile::threads;
   }
 
-  __device__ void request_quad(index_t t0, int k, int left) {
+  __device__ selective_projection<T> const& projection(int k) const {
+    return quad(k) < tile::quads / 2 ? p.B : p.C;
+  }
+  __device__ T const* first_quad(int k) const {
     int2 const at = quad_place(k, p.projections_along_time);
-    auto const& from = quad(k) < tile::quads / 2 ? p.B : p.C;
+    return projection(k).at(b, begin + at.x, group, at.y);
+  }
+  __device__ void request_quad(T const*& quad_at, int k, int left) {
+    int2 const at = quad_place(k, p.projections_along_time);
     bool const is_there = quad(k) < tile::quads && at.x < left && at.y < p.states;
     int const size = p.projections_along_time ? left - at.x : static_cast<int>(p.states) - at.y;
-    s.quad[k].template request<Packed>(from.at(b, t0 + at.x, group, at.y),
-                                       from.stride(p.projections_along_time), is_there ? size : 0);
+    s.quad[k].template request<Packed>(quad_at, projection(k).stride(p.projections_along_time),
+                                       is_there ? size : 0);
+    quad_at += tile::steps * projection(k).time;
   }
   __device__ void store_quad(int k) {
     if (quad(k) >= tile::quads) return;

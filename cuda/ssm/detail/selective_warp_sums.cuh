@@ -16,7 +16,7 @@ struct warp_tile {
   struct shared {
     float4 rate[states][channels / 4];
     float B[states][pitch];
-    float4 sum[states / 4][32];  // of channels 4g to 4g + 3 and state 4q + k
+    float2 sum[states / 4][2][32];  // of state 4q + k, channels 4g + 2m and 4g + 2m + 1
   };
 
   /// Where the rates of state n and channels 4g to 4g + 3 are.
@@ -31,7 +31,7 @@ class warp_sums {
   __device__ explicit warp_sums(tile::shared& memory)
       : s{memory}, lane_{static_cast<int>(threadIdx.x) % 32}, g_{lane_ / 4}, q_{lane_ % 4} {
 #pragma unroll
-    for (int k = 0; k < 4; ++k) s.sum[k][lane_] = {0.0f, 0.0f, 0.0f, 0.0f};
+    for (int k = 0; k < 4; ++k) s.sum[k][0][lane_] = s.sum[k][1][lane_] = {0.0f, 0.0f};
   }
 
   /// after = center + nepers·log2(e): one exponential for each step and state.
@@ -66,16 +66,20 @@ class warp_sums {
         part[1][i] += __shfl_xor_sync(~0u, part[3][i], 2);
         sum[i] = part[0][i] + __shfl_xor_sync(~0u, part[1][i], 1);
       }
-      float4& all = s.sum[k][lane_];
-      all = {all.x + sum[0], all.y + sum[1], all.z + sum[2], all.w + sum[3]};
+#pragma unroll
+      for (int m = 0; m < 2; ++m) {
+        float2& two = s.sum[k][m][lane_];
+        two = {two.x + sum[2 * m], two.y + sum[2 * m + 1]};
+      }
     }
   }
 
   /// The same with one exponential for each state: exp2(rate·center) times the Taylor sum of
   /// exp(rate·nepers) up to power `Degree`, whose moments Σ u nepers^m B / m! are products of
-  /// matrices on tensor cores. These read 11 bits of a number, so that moments 0 and 1 are taken in
-  /// two parts, as is B if `IsWide`.
-  /// Accuracy  2^-20 of Σ|terms|: tensor cores cut off what they add.
+  /// matrices on tensor cores. These read 11 bits of a number, so that moment 0 is taken in two
+  /// parts, as are moment 1 and B if `IsWide`.
+  /// Accuracy  2^-20 of Σ|terms|: tensor cores cut off what they add. Unless wide, 2^-11 of what
+  ///           moment 1 contributes.
   template <int Degree, bool IsWide>
   __device__ void add_moments(float const (&u)[4][4], float const (&nepers)[4][4],
                               float const (&center)[4]) {
@@ -86,58 +90,73 @@ class warp_sums {
 #pragma unroll
       for (int j = 0; j < 4; ++j) B[i][j] = from[j];
     }
+    // Two pairs of channels side by side wait less for products, but more powers than four need
+    // the registers.
+    constexpr int pairs = Degree > 3 ? 1 : 2;
 #pragma unroll
-    for (int m = 0; m < 2; ++m) {
-      // Rows of a product are channels 4g + 2m and 4g + 2m + 1, its columns the states of a parity.
-      float product[2][4] = {};
+    for (int m0 = 0; m0 < 2; m0 += pairs) {
+      float rate[4][2 * pairs];
+#pragma unroll
+      for (int k = 0; k < 4; ++k)
+#pragma unroll
+        for (int i = 0; i < 2 * pairs; ++i) rate[k][i] = rates(4 * q_ + k)[2 * m0 + i];
+      // Rows of product [m][i] are channels 4g + 2(m0 + m) and the next, its columns the states of
+      // parity i.
+      float product[pairs][2][4] = {};
 #pragma unroll
       for (int power = Degree; power >= 0; --power) {
         if (power < Degree) {
 #pragma unroll
-          for (int i = 0; i < 2; ++i)
+          for (int m = 0; m < pairs; ++m)
+#pragma unroll
+            for (int i = 0; i < 2; ++i)
+#pragma unroll
+              for (int e = 0; e < 4; ++e) product[m][i][e] *= rate[2 * (e % 2) + i][2 * m + e / 2];
+        }
+#pragma unroll
+        for (int half = 0; half < 2; ++half)
+#pragma unroll
+          for (int m = 0; m < pairs; ++m) {
+            float moment[4], rest[4];
 #pragma unroll
             for (int e = 0; e < 4; ++e) {
-              product[i][e] *= rates(4 * q_ + 2 * (e % 2) + i)[2 * m + e / 2];
+              int const i = 2 * (m0 + m) + e % 2, j = 2 * half + e / 2;
+              float const whole = of_power(power, u[i][j], nepers[i][j]);
+              moment[e] = leading(whole), rest[e] = whole - moment[e];
             }
-        }
 #pragma unroll
-        for (int half = 0; half < 2; ++half) {
-          float moment[4], rest[4];
-#pragma unroll
-          for (int e = 0; e < 4; ++e) {
-            int const i = 2 * m + e % 2, j = 2 * half + e / 2;
-            float const whole = of_power(power, u[i][j], nepers[i][j]);
-            moment[e] = leading(whole), rest[e] = whole - moment[e];
-          }
-#pragma unroll
-          for (int i = 0; i < 2; ++i) {
-            float const two[2] = {leading(B[i][2 * half]), leading(B[i][2 * half + 1])};
-            multiply_add(product[i], moment, two);
-            if (power > 1) continue;  // what is left out is small beside the first two
-            multiply_add(product[i], rest, two);
-            if constexpr (IsWide) {
-              float const low[2] = {B[i][2 * half] - two[0], B[i][2 * half + 1] - two[1]};
-              multiply_add(product[i], moment, low);
+            for (int i = 0; i < 2; ++i) {
+              float const two[2] = {leading(B[i][2 * half]), leading(B[i][2 * half + 1])};
+              multiply_add(product[m][i], moment, two);
+              if (power > IsWide) continue;  // what is left out is small beside the first
+              multiply_add(product[m][i], rest, two);
+              if constexpr (IsWide) {
+                float const low[2] = {B[i][2 * half] - two[0], B[i][2 * half + 1] - two[1]};
+                multiply_add(product[m][i], moment, low);
+              }
             }
           }
-        }
       }
 #pragma unroll
-      for (int k = 0; k < 4; ++k) {
-        float const *const rate = rates(4 * q_ + k) + 2 * m, *const found = product[k % 2] + k / 2;
-        float2& sum = reinterpret_cast<float2*>(&s.sum[k][lane_])[m];
-        float const first = exp2(rate[0] * center[2 * m]);
-        float const second = exp2(rate[1] * center[2 * m + 1]);
-        // Where nothing is left the product may have overflowed.
-        sum = {first > 0.0f ? fmaf(first, found[0], sum.x) : sum.x,
-               second > 0.0f ? fmaf(second, found[2], sum.y) : sum.y};
-      }
+      for (int k = 0; k < 4; ++k)
+#pragma unroll
+        for (int m = 0; m < pairs; ++m) {
+          int const i = 2 * (m0 + m);
+          float const* const found = product[m][k % 2] + k / 2;
+          float const first = exp2(rate[k][2 * m] * center[i]);
+          float const second = exp2(rate[k][2 * m + 1] * center[i + 1]);
+          float2 sum = s.sum[k][m0 + m][lane_];
+          // Where nothing is left the product may have overflowed.
+          if (first > 0.0f) sum.x = fmaf(first, found[0], sum.x);
+          if (second > 0.0f) sum.y = fmaf(second, found[2], sum.y);
+          s.sum[k][m0 + m][lane_] = sum;
+        }
     }
   }
 
   /// The sum of channel 4g + i and state 4q + k.
   __device__ float sum(int i, int k) const {
-    return reinterpret_cast<float const*>(&s.sum[k][lane_])[i];
+    return reinterpret_cast<float const*>(&s.sum[k][i / 2][lane_])[i % 2];
   }
 
  private:
