@@ -9,6 +9,7 @@
 #include <cfenv>
 #include <chrono>
 #include <cstdlib>
+#include <map>
 #include <mutex>
 #include <set>
 #include <stdexcept>
@@ -149,6 +150,24 @@ TEST(ParallelFor, ThreadsThatAreDoneTakeFromTheOthers) {
     }
     done += end - begin;
   });
+}
+
+TEST(ParallelFor, ThreadsKeepAnObjectOfTheirOwnFromLoopToLoop) {
+  ssm::detail::one_for_each_thread<int> objects;
+  std::mutex mutex;
+  std::map<std::thread::id, int*> found;
+  for (int loop = 0; loop < 10; ++loop) {
+    EXPECT_TRUE(all_meet(3, [&](index_t) {
+      int& mine = objects.own(7);
+      std::lock_guard const lock{mutex};
+      EXPECT_EQ(found.emplace(std::this_thread::get_id(), &mine).first->second, &mine);
+      EXPECT_EQ(mine, 7);
+    }));
+  }
+  std::set<int*> distinct;
+  for (auto const& [thread, object] : found) distinct.insert(object);
+  EXPECT_GE(found.size(), 3u);
+  EXPECT_EQ(distinct.size(), found.size());
 }
 
 TEST(ParallelFor, ThreadsTakeNoCallFromWithin) {

@@ -77,8 +77,8 @@ void state_space_dual(Policy policy, state_space_dual_inputs<T> const& inputs,
 /// Special   a limit that cuts a step size has no gradient there.
 /// Throws    shape_error before anything is written.
 /// Memory    under `parallel` the saved states, one for every state_space_dual_block steps, y
-///           before the gate, 256 steps of gradients of B and C for each of at most 8 parts of the
-///           heads of a group, and about 1 MB a thread for 64 channels of 128 states; never all
+///           before the gate, 128 steps of gradients of B and C for each of at most 8 parts of the
+///           heads of a group, and about 0.7 MB a thread for 64 channels of 128 states; never all
 ///           states.
 /// Repeats   bit for bit for any number of threads.
 /// Tested    tests/state_space_dual_vjp_test.cpp, and state_space_dual_oracle_test.cpp against

@@ -7,7 +7,10 @@
 #include <atomic>
 #include <cstddef>
 #include <exception>
+#include <map>
+#include <memory>
 #include <mutex>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -74,5 +77,26 @@ void parallel_for(int threads, index_t count, Run const& run) {
   });
   if (failure) std::rethrow_exception(failure);
 }
+
+/// What the ranges that a thread runs need, made for the first of them and kept for later loops.
+template <class Object>
+class one_for_each_thread {
+ public:
+  template <class... Arguments>
+  Object& own(Arguments const&... arguments) {
+    auto& mine = place();
+    if (!mine) mine = std::make_unique<Object>(arguments...);
+    return *mine;
+  }
+
+ private:
+  std::unique_ptr<Object>& place() {
+    std::lock_guard const lock{mutex_};
+    return objects_[std::this_thread::get_id()];
+  }
+
+  std::mutex mutex_;
+  std::map<std::thread::id, std::unique_ptr<Object>> objects_;
+};
 
 }  // namespace ssm::detail

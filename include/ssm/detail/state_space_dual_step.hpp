@@ -34,23 +34,26 @@ template <int Rows, int Lanes, class A>
   }
 }
 
-/// What a thread needs to go step by step.
+/// What a thread needs to go step by step, in one piece of memory.
 template <class A, int Lanes>
 struct ssd_step_buffers {
-  index_t states, channels;                                   // padded
-  aligned_buffer<A> B, C, step, decay, input, y, row, state;  // a head in each lane of step, decay
+  index_t states, channels;  // padded
+  aligned_buffer<A> space;
+  A *B, *C, *step, *decay, *input, *y, *row, *state;  // a head in each lane of step, decay
 
   explicit ssd_step_buffers(ssd_extents const& e, bool copies)
       : states{round_up(e.states, Lanes)},
         channels{round_up(e.head_dim, std::max(Lanes, product_rows))},
-        B{states},
-        C{states},
-        step{shortest_ssd_products * Lanes},
-        decay{shortest_ssd_products * Lanes},
-        input{channels},
-        y{channels},
-        row{channels},
-        state{copies ? e.head_dim * states : 0} {}
+        space{2 * states + 2 * shortest_ssd_products * Lanes + 3 * channels +
+              (copies ? e.head_dim * states : 0)},
+        B{space},
+        C{B + states},
+        step{C + states},
+        decay{step + shortest_ssd_products * Lanes},
+        input{decay + shortest_ssd_products * Lanes},
+        y{input + channels},
+        row{y + channels},
+        state{row + channels} {}
 };
 
 /// Whether the states of a carry can be worked on where they lie.
@@ -90,7 +93,7 @@ template <int Lanes, class T>
   auto const e = extents_of(in);
   ssd_rows<T> const rows(in, ssd_tile{b, head, 0, e.head_dim}, y, saved);
   bool const in_place = has_whole_packs<Lanes>(carry);
-  A* const state = in_place ? &carry(b, head, 0, 0) : +w.state;
+  A* const state = in_place ? &carry(b, head, 0, 0) : w.state;
   index_t const row_step = in_place ? carry.stride(2) : w.states;
   if (!in_place) {
     for (index_t p = 0; p < e.head_dim; ++p)
@@ -118,7 +121,7 @@ template <int Lanes, class T>
           saved.states(b, 0, head, p, n) = state[p * row_step + n];
     }
     A const *const B = row_at(rows.B, t, w.B), *const C = row_at(rows.C, t, w.C);
-    gather<Lanes>(rows.x.at(t), rows.x.step, e.head_dim, w.channels, +w.row);
+    gather<Lanes>(rows.x.at(t), rows.x.step, e.head_dim, w.channels, w.row);
     A const step = w.step[t * Lanes + lane], decay = w.decay[t * Lanes + lane];
     for (index_t p = 0; p < w.channels; p += Lanes)
       pack<A, Lanes>(pack<A, Lanes>::load(w.row + p) * step).store(w.input + p);

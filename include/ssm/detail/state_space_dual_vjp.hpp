@@ -10,9 +10,6 @@
 
 namespace ssm::detail {
 
-/// Blocks of time between which the parts of the gradients of B and C are added up.
-inline constexpr index_t ssd_vjp_slab = 2;
-
 /// The heads of a group in parts, for each of which one thread adds up the gradients of B and C:
 /// enough parts for 8 threads, whatever their number, so that sums do not depend on it.
 struct ssd_vjp_partition {
@@ -70,7 +67,7 @@ void add_parts(parallel policy, int threads, tensor<A, 5> const& parts, index_t 
             index_t const g = i % groups, t = i / groups % count, b = i / groups / count;
             std::fill_n(+total, states, A(0));
             for (index_t k = 0; k < parts.extent(0); ++k)
-              add_row<lanes, A>(&parts(k, b, t, g, 0), states, total, 1);
+              add_row<lanes, A>(&parts(k, b, g, t, 0), states, total, 1);
             add_row<lanes, A>(total, states, &to(b, first + t, g, 0), to.stride(3));
           }
         });
@@ -112,11 +109,15 @@ void state_space_dual_vjp_fast(parallel policy, state_space_dual_inputs<T> const
   ssd_vjp_partition const partition(e);
   ssd_partition const tiles(e, sizeof(A));
   auto const wanted = [](auto const& view) { return view.data_handle() != nullptr; };
-  index_array<5> const of_parts{partition.parts, e.batch,
-                                std::min(e.length, ssd_vjp_slab * state_space_dual_block), e.groups,
-                                e.states};
-  tensor<A, 5> B(wanted(to.B) ? of_parts : index_array<5>{});
-  tensor<A, 5> C(wanted(to.C) ? of_parts : index_array<5>{});
+  index_t padding = 0;
+  dispatch(policy.instructions, [&](auto width) {
+    padding = ssd_vjp_buffers<A>::padding(decltype(width)::template lanes<A>);
+  });
+  // Blocks of registers may begin at any row, and then read a few rows beyond.
+  index_array<5> const of_parts{partition.parts, e.batch, e.groups,
+                                std::min(e.length, state_space_dual_block) + product_rows,
+                                round_up(e.states, padding)};
+  tensor<A, 5> B(of_parts), C(of_parts);
   tensor<A, 3> D({e.batch, e.heads, e.head_dim});
   tensor<A, 3> step_size(wanted(to.step_size) ? in.step_size.extents() : index_array<3>{});
   tensor<A, 2> eigenvalue({e.batch, e.heads}), bias({e.batch, e.heads}), factor({e.batch, e.heads});
@@ -126,39 +127,34 @@ void state_space_dual_vjp_fast(parallel policy, state_space_dual_inputs<T> const
                                D.view(),    eigenvalue.view(), bias.view(), factor.view()};
   index_t const chunk = ssd_chunk_length(policy.chunk, e);
   int const threads = worthwhile_threads(policy.threads, e);
-  for (index_t last = e.blocks(); last > 0;) {
-    index_t const first = std::max<index_t>(0, last - ssd_vjp_slab);
+  one_for_each_thread<ssd_vjp_buffers<A>> room;
+  for (index_t k = e.blocks(); k-- > 0;) {
     parallel_for(threads, partition.count(), [&](index_t begin, index_t end) {
       dispatch(
           policy.instructions, [&](auto width) __attribute__((always_inline)) {
             constexpr int lanes = decltype(width)::template lanes<A>;
-            ssd_vjp_buffers<A, lanes> buffers(chunk, e, tiles.tile);
-            // Parts side by side, as they share what depends on B and C alone.
-            for (index_t k = last - 1; k >= first; --k) {
-              for (index_t i = begin; i < end; ++i) {
-                index_t const part = i % partition.parts, row = i / partition.parts;
-                index_t const group = row % e.groups;
-                ssd_vjp_part<lanes, T>{in,
-                                       views,
-                                       tiles,
-                                       buffers,
-                                       chunk,
-                                       row / e.groups,
-                                       group,
-                                       part,
-                                       partition.first_head(group, part),
-                                       partition.first_head(group, part + 1),
-                                       first}
-                    .run(k);
-              }
+            auto& buffers = room.own(chunk, e, tiles.tile, lanes);
+            for (index_t i = begin; i < end; ++i) {
+              index_t const part = i % partition.parts, row = i / partition.parts;
+              index_t const group = row % e.groups;
+              ssd_vjp_part<lanes, T>{in,
+                                     views,
+                                     tiles,
+                                     buffers,
+                                     chunk,
+                                     row / e.groups,
+                                     group,
+                                     part,
+                                     partition.first_head(group, part),
+                                     partition.first_head(group, part + 1)}
+                  .run(k);
             }
           });
     });
-    index_t const begin = first * state_space_dual_block,
-                  count = std::min(e.length, last * state_space_dual_block) - begin;
+    index_t const begin = k * state_space_dual_block,
+                  count = std::min(e.length, begin + state_space_dual_block) - begin;
     add_parts(policy, threads, B, begin, count, to.B);
     add_parts(policy, threads, C, begin, count, to.C);
-    last = first;
   }
 
   x.finish(to.x);

@@ -23,9 +23,11 @@ struct ssd_vjp_tile {
 
   state_space_dual_inputs<T> const& in;
   ssd_vjp_block const& block;
-  ssd_vjp_buffers<A, Lanes>& w;
-  ssd_rows<T> const rows;
-  ssd_vjp_rows<T> const more;
+  ssd_vjp_buffers<A>& w;
+  ssd_vjp_tile_rows<T> const own;
+  ssd_vjp_tile_rows<T> const coming;  // of the next tile
+  A *const to_B, *const to_C;         // rows of the block
+  bool const adds;                    // whether anything is there
   bool const skips;
 
   [[gnu::always_inline]] index_t count(std::size_t c) const {
@@ -44,30 +46,30 @@ struct ssd_vjp_tile {
   /// x of a chunk's step and its weight in the state after the chunk, Δ_j w_j.
   [[gnu::always_inline]] A load_x(std::size_t c, index_t j) const {
     index_t const first = offset(c), last = first + count(c) - 1;
-    gather<Lanes>(rows.x.at(block.chunks[c] + j), rows.x.step, rows.count, w.tile,
+    gather<Lanes>(own.rows.x.at(block.chunks[c] + j), own.rows.x.step, own.rows.count, w.tile,
                   w.x + j * w.tile);
     return w.between[last * w.chunk + j] * w.step[first + j];
   }
 
-  /// A quarter of a chunk's rows, before it is their turn.
-  [[gnu::always_inline]] void prefetch(std::size_t c, index_t quarter) const {
-    index_t const q = count(c);
-    for (index_t j = q * quarter / 4; j < q * (quarter + 1) / 4; ++j) {
-      index_t const t = block.chunks[c] + j;
-      rows.x.prefetch(t, rows.count);
-      rows.gate.prefetch(t, rows.count);
-      more.prefetch(t, rows.count);
-    }
+  /// Part i of n of the rows that are wanted after chunk c, and some of the next tile's states.
+  [[gnu::always_inline]] void prefetch_next(std::size_t c, index_t i, index_t n) const {
+    std::size_t const chunks = block.chunks.size() - 1, next = c > 0 ? c - 1 : chunks - 1;
+    auto const& rows = c > 0 ? own : coming;
+    index_t const q = count(next), t = block.chunks[next];
+    for (index_t j = q * i / n; j < q * (i + 1) / n; ++j) rows.prefetch(t + j);
+    index_t const done = static_cast<index_t>(chunks - 1 - c) * n + i;
+    index_t const all = static_cast<index_t>(chunks) * n;
+    for (index_t p = w.rows * done / all; p < w.rows * (done + 1) / all; ++p)
+      coming.prefetch_states(p);
   }
 
   /// The states that enter all chunks, from that of the first.
   [[gnu::always_inline]] void run_forward() const {
     std::size_t const last = block.chunks.size() - 2;
-    for (index_t quarter = 0; quarter < 4; ++quarter) prefetch(last, quarter);
     for (std::size_t c = 0; c < last; ++c) {
       A* const next = entering(c + 1);
       for (index_t t = block.chunks[c + 1]; t < block.chunks[c + 2]; ++t)
-        rows.x.prefetch(t, rows.count);
+        own.rows.x.prefetch(t, own.rows.count);
       if (cut(c + 1)) {
         std::fill_n(next, w.rows * w.states, A(0));
         continue;
@@ -79,9 +81,12 @@ struct ssd_vjp_tile {
           vector(vector::load(w.x + i) * weight).store(w.input + i);
         }
       }
-      update_matrix<Lanes, A>(w.rows, w.states, count(c), {w.input, 1, w.tile},
-                              w.B + offset(c) * w.states, w.states,
-                              w.entered[offset(c) + count(c) - 1], entering(c), next);
+      for (index_t n = 0; n < w.states; n += ssd_vjp_panel) {
+        index_t const width = std::min(ssd_vjp_panel, w.states - n), panel = n * w.rows;
+        update_matrix<Lanes, A>(
+            w.rows, width, count(c), {w.input, 1, w.tile}, w.B + offset(c) * w.states + n, w.states,
+            w.entered[offset(c) + count(c) - 1], entering(c) + panel, next + panel);
+      }
     }
   }
 
@@ -95,16 +100,12 @@ struct ssd_vjp_tile {
   [[gnu::always_inline]] void visit_chunk(std::size_t c) const {
     index_t const q = count(c), steps = round_up(q, product_rows), first = offset(c);
     index_t const tile = w.tile, states = w.states, t = block.chunks[c];
-    A* const h = entering(c);
-    A const* const C = w.C + first * states;
     A const *const between = w.between + first * w.chunk, *const step = w.step + first;
     A const *const products = w.products + first * w.chunk, *const entered = w.entered + first;
     A* const weight = w.scale;
 
-    for (index_t j = 0; j < q; ++j) {
-      weight[j] = load_x(c, j);
-      pull_back_gate<Lanes>(rows, more, t + j, tile, w.y + j * tile, +w.row, w.input + j * tile);
-    }
+    for (index_t j = 0; j < q; ++j) weight[j] = load_x(c, j);
+    pull_back_gate<Lanes>(own, t, q, tile, +w.y, +w.drive, +w.input);
     for (index_t j = q; j < steps; ++j) weight[j] = A(0);
     std::fill_n(w.x + q * tile, (steps - q) * tile, A(0));
     std::fill_n(w.y + q * tile, (steps - q) * tile, A(0));
@@ -123,23 +124,44 @@ struct ssd_vjp_tile {
       }
     }
 
-    // B and C with the states
-    std::size_t const next = c == 0 ? 0 : c - 1;
-    prefetch(next, 0);
-    add_scaled_products<Lanes, A>(q, states, w.rows, {w.x, tile, 1}, w.cotangent, weight,
-                                  w.to_B + first * states, nullptr, nullptr);
+    // all products with the states
+    for (index_t i = 0; i < q; ++i)
+      for (index_t p = 0; p < tile; p += Lanes)
+        vector(vector::load(w.y + i * tile + p) * entered[i]).store(w.input + i * tile + p);
     std::fill_n(+w.dots, steps, A(0));
-    prefetch(next, 1);
-    if (!cut(c)) {
-      add_scaled_products<Lanes, A>(q, states, w.rows, {w.y, tile, 1}, h, entered,
-                                    w.to_C + first * states, C, w.dots);
+    std::fill_n(+w.drive_columns, w.rows * w.chunk, A(0));
+    vector through(A(0));  // h·g
+    if (cut(c) && !adds) std::fill_n(to_C + first * states, q * states, A(0));
+    for (index_t n = 0; n < states; n += ssd_vjp_panel) {
+      index_t const width = std::min(ssd_vjp_panel, states - n);
+      A *const h = entering(c) + n * w.rows, *const g = w.cotangent + n * w.rows;
+      A const* const C = w.C + first * states + n;
+      auto const ahead = [&](index_t k) __attribute__((always_inline)) {
+        prefetch_next(c, n / ssd_vjp_panel * 4 + k,
+                      (states + ssd_vjp_panel - 1) / ssd_vjp_panel * 4);
+      };
+      ahead(0);
+      if (!cut(c)) {
+        scaled_products<Lanes, A>(q, width, w.rows, {w.y, tile, 1}, h, entered, adds,
+                                  to_C + first * states + n, states, C, w.dots);
+      }
+      ahead(1);
+      scaled_products<Lanes, A>(q, width, w.rows, {w.x, tile, 1}, g, weight, adds,
+                                to_B + first * states + n, states, nullptr, nullptr);
+      ahead(2);
+      add_tall_product<Lanes, A>(
+          w.rows, w.chunk, std::min(width, in.B.extent(3) - n), {g, width, 1},
+          w.transposed_B + (static_cast<index_t>(c) * states + n) * w.chunk, w.drive_columns);
+      ahead(3);
+      auto const scaled = [&](index_t i) __attribute__((always_inline)) {
+        vector const before = vector::load(g + i);
+        through = multiply_add(before, vector::load(h + i), through);
+        return vector(before * entered[q - 1]);
+      };
+      multiply_matrix<Lanes, A>(w.rows, width, q, {w.input, 1, tile}, C, states, scaled, g);
     }
 
     // u, first its part through the state
-    prefetch(next, 2);
-    multiply_tall<Lanes, A>(w.rows, w.chunk, in.B.extent(3), {w.cotangent, states, 1},
-                            w.transposed_B + static_cast<index_t>(c) * w.states * w.chunk,
-                            w.drive_columns);
     std::fill_n(+w.drive, w.rows < tile ? q * tile : 0, A(0));
     transpose_matrix<Lanes, A>(w.rows, w.chunk, w.drive_columns, w.chunk, 1, w.drive, tile, 1);
     A into_state[longest_ssd_chunk];
@@ -156,20 +178,6 @@ struct ssd_vjp_tile {
     }
     add_upper_triangle<Lanes, A>(q, tile, w.mixing, w.chunk, w.y, w.drive);
     write_drives(c);
-
-    // dh
-    prefetch(next, 3);
-    for (index_t i = 0; i < q; ++i)
-      for (index_t p = 0; p < tile; p += Lanes)
-        vector(vector::load(w.y + i * tile + p) * entered[i]).store(w.input + i * tile + p);
-    vector through(A(0));  // h·g
-    auto const scaled = [&](index_t i) __attribute__((always_inline)) {
-      vector const g = vector::load(w.cotangent + i);
-      through = multiply_add(g, vector::load(h + i), through);
-      return vector(g * entered[q - 1]);
-    };
-    multiply_matrix<Lanes, A>(w.rows, states, q, {w.input, 1, tile}, C, states, scaled,
-                              w.cotangent);
     add_log_decays(c, cut(c) ? A(0) : entered[q - 1] * sum_of_lanes(through), into_state);
   }
 
@@ -186,10 +194,10 @@ struct ssd_vjp_tile {
         if (skips) sum = multiply_add(g, vector::load(w.D + p), sum);
         sum.store(u + p);
       }
-      if (more.to_x.first != nullptr) {
-        add_row<Lanes>(u, rows.count, more.to_x.at(block.chunks[c] + j), more.to_x.step);
-      }
     }
+    auto const& to = own.more.to_x;
+    for (index_t j = 0; j < count(c) && to.first != nullptr; ++j)
+      add_row<Lanes>(w.drive + j * w.tile, own.rows.count, to.at(block.chunks[c] + j), to.step);
   }
 
   /// The cotangents of the logarithms of a chunk's decays.

@@ -20,8 +20,8 @@ struct ssd_vjp_part {
   state_space_dual_inputs<T> const& in;
   ssd_vjp_views<T> const& views;
   ssd_partition const& tiles;
-  ssd_vjp_buffers<A, Lanes>& w;
-  index_t longest, b, group, part, first_head, last_head, first_block;
+  ssd_vjp_buffers<A>& w;
+  index_t longest, b, group, part, first_head, last_head;
 
   /// Block k.
   [[gnu::always_inline]] void run(index_t k) const {
@@ -33,9 +33,9 @@ struct ssd_vjp_part {
     find_chunks(block);
     if (!(w.loaded == block)) load(block);
     w.loaded = block;
-    clear(block);
+    std::fill_n(+w.to_products, w.block_rows() * w.chunk, A(0));
     for (index_t head = first_head; head < last_head; ++head) pull_back_head(block, head, k);
-    store(block);
+    add_products(block);
   }
 
   [[gnu::always_inline]] A rate(index_t head) const {
@@ -93,33 +93,22 @@ struct ssd_vjp_part {
     }
   }
 
-  /// Zeros for the gradients of B and C and of their products.
-  [[gnu::always_inline]] void clear(ssd_vjp_block const& block) const {
-    std::fill_n(+w.to_B, (block.end - block.begin) * w.states, A(0));
-    std::fill_n(+w.to_C, (block.end - block.begin) * w.states, A(0));
-    std::fill_n(+w.to_products, w.block_rows() * w.chunk, A(0));
+  /// Where this part's gradients of B or C of a block are added up.
+  [[gnu::always_inline]] A* rows_of(tensor_view<A, 5> const& all) const {
+    return &all(part, b, group, 0, 0);
   }
 
-  /// The gradients of B and C of a block, with what comes from their products.
-  [[gnu::always_inline]] void store(ssd_vjp_block const& block) const {
+  /// To the gradients of B and C of a block, what comes from their products.
+  [[gnu::always_inline]] void add_products(ssd_vjp_block const& block) const {
+    A *const to_B = rows_of(views.B), *const to_C = rows_of(views.C);
     for (std::size_t c = 0; c + 1 < block.chunks.size(); ++c) {
       index_t const at = block.chunks[c] - block.begin, rows = at * w.states;
       index_t const steps = block.chunks[c + 1] - block.chunks[c];
       A const* const G = w.to_products + at * w.chunk;
       add_lower_triangle<Lanes, A>(steps, w.states, G, w.chunk, w.B + rows, nullptr, nullptr,
-                                   w.to_C + rows);
-      add_upper_triangle<Lanes, A>(steps, w.states, G, w.chunk, w.C + rows, w.to_B + rows);
+                                   to_C + rows);
+      add_upper_triangle<Lanes, A>(steps, w.states, G, w.chunk, w.C + rows, to_B + rows);
     }
-    auto const write = [&](tensor_view<A, 5> const& all, A const* from)
-        __attribute__((always_inline)) {
-      if (all.data_handle() == nullptr) return;
-      row_series<A> const to(all.select(0, part), b, group, 0);
-      for (index_t t = block.begin; t < block.end; ++t)
-        scatter<Lanes>(from + (t - block.begin) * w.states, in.B.extent(3),
-                       to.at(t - first_block * state_space_dual_block), to.step);
-    };
-    write(views.B, w.to_B);
-    write(views.C, w.to_C);
   }
 
   [[gnu::always_inline]] void pull_back_head(ssd_vjp_block const& block, index_t head,
@@ -140,37 +129,53 @@ struct ssd_vjp_part {
     pull_back_step_sizes(block, head);
   }
 
+  /// move(row, its step, how many numbers, with padding, their place in a panel) for the rows of a
+  /// tile's states; zeros in those that there are none for.
+  template <class S, class Move>
+  [[gnu::always_inline]] void for_each_row(row_series<S> const& rows, index_t count, A* panels,
+                                           Move const& move) const {
+    for (index_t n = 0; n < w.states; n += ssd_vjp_panel) {
+      index_t const width = std::min(ssd_vjp_panel, w.states - n);
+      A* const panel = panels + n * w.rows;
+      for (index_t p = 0; p < count; ++p)
+        move(rows.at(p) + n * rows.step, rows.step, std::min(width, in.B.extent(3) - n), width,
+             panel + p * width);
+      std::fill_n(panel + count * width, (w.rows - count) * width, A(0));
+    }
+  }
+
   [[gnu::always_inline]] void pull_back_tile(ssd_vjp_block const& block, ssd_tile const& at,
                                              index_t k) const {
     w.tile = round_up(at.count, std::max(Lanes, tall_rows));
     w.rows = round_up(at.count, tall_rows);
-    auto const rows_of = [&](auto const& view, A* to, auto const& move)
+    ssd_vjp_tile_rows<T> const rows(in, views, at, k);
+    auto const load = [&](auto const* from, index_t step, index_t count, index_t width, A* to)
         __attribute__((always_inline)) {
-      for (index_t p = 0; p < at.count; ++p)
-        move(&view(b, at.head, at.first + p, 0), view.stride(3), to + p * w.states);
+      gather<Lanes>(from, step, count, width, to);
     };
-    index_t const states = in.B.extent(3);
-    auto const load = [&](auto const* from, index_t step, A* to) __attribute__((always_inline)) {
-      gather<Lanes>(from, step, states, w.states, to);
-    };
-    index_t const padding = (w.rows - at.count) * w.states;
-    std::fill_n(w.entering + at.count * w.states, padding, A(0));
-    std::fill_n(w.cotangent + at.count * w.states, padding, A(0));
-    rows_of(views.saved.states.select(1, k), +w.entering, load);
-    rows_of(views.carry_cotangent, w.cotangent, load);
+    for_each_row(rows.states, at.count, w.entering, load);
+    for_each_row(rows.cotangents, at.count, w.cotangent, load);
     bool const skips = in.D.data_handle() != nullptr;
     if (skips) gather<Lanes>(&in.D(at.head, at.first), in.D.stride(1), at.count, w.tile, +w.D);
     std::fill_n(+w.to_D, w.tile, A(0));
 
-    ssd_vjp_tile<Lanes, T> const run{in, block, w, {in, at, {}, {}}, {views, at}, skips};
+    index_t const next = (b * in.x.extent(2) + at.head) * tiles.tiles + at.first / tiles.tile + 1;
+    ssd_vjp_tile<Lanes, T> const run{in,
+                                     block,
+                                     w,
+                                     rows,
+                                     {in, views, next < tiles.count() ? tiles(next) : at, k},
+                                     rows_of(views.B),
+                                     rows_of(views.C),
+                                     at.head != first_head || at.first != 0,
+                                     skips};
     run.run_forward();
     run.run_backward();
 
-    rows_of(
-        views.carry_cotangent,
-        w.cotangent, [&](A * to, index_t step, A const* from) __attribute__((always_inline)) {
-          scatter<Lanes>(from, states, to, step);
-        });
+    for_each_row(
+        rows.cotangents, at.count, w.cotangent,
+        [&](A * to, index_t step, index_t count, index_t, A const* from)
+            __attribute__((always_inline)) { scatter<Lanes>(from, count, to, step); });
     for (index_t p = 0; p < at.count; ++p) views.D(b, at.head, at.first + p) += w.to_D[p];
   }
 

@@ -6,13 +6,14 @@
 
 namespace ssm::detail {
 
-/// to[row] += scale[row]·s[row] with s = a b, and dots[row] += s[row]·other[row] unless `dots` is
-/// null, for row < rows. Rows of `to`, b and `other` are `columns` long.
+/// to[row] = scale[row]·s[row], added to what is there if `adds`, with s = a b, and dots[row] +=
+/// s[row]·other[row] unless `dots` is null, for row < rows. Rows of b are `columns` long, those of
+/// `to` and `other` begin `to_row` apart.
 template <int Lanes, class A>
-[[gnu::always_inline]] inline void add_scaled_products(index_t rows, index_t columns, index_t count,
-                                                       factor_view<A> const& a, A const* b,
-                                                       A const* scale, A* to, A const* other,
-                                                       A* dots) {
+[[gnu::always_inline]] inline void scaled_products(index_t rows, index_t columns, index_t count,
+                                                   factor_view<A> const& a, A const* b,
+                                                   A const* scale, bool adds, A* to, index_t to_row,
+                                                   A const* other, A* dots) {
   for_each_block<Lanes, A>(
       rows, columns, [&](auto packs, index_t row, index_t column) __attribute__((always_inline)) {
         constexpr int width = decltype(packs)::value;
@@ -20,24 +21,27 @@ template <int Lanes, class A>
         block.each([&](auto& sum, int, int) __attribute__((always_inline)) { sum = A(0); });
         block.add_products(a.data + row * a.row_step, a.row_step, a.step, b + column, columns,
                            count);
-        index_t const first = row * columns + column;
+        index_t const first = row * to_row + column;
         if (dots != nullptr) {
           unrolled<product_rows>([&](auto r) __attribute__((always_inline)) {
             constexpr int i = decltype(r)::value;
             pack<A, Lanes> dot(A(0));
             unrolled<width>([&](auto v) __attribute__((always_inline)) {
               constexpr int k = decltype(v)::value;
-              dot =
-                  multiply_add(block.at[i][k],
-                               pack<A, Lanes>::load(other + first + i * columns + k * Lanes), dot);
+              dot = multiply_add(block.at[i][k],
+                                 pack<A, Lanes>::load(other + first + i * to_row + k * Lanes), dot);
             });
             dots[row + i] += sum_of_lanes(dot);
           });
         }
         block.each([&](auto& sum, int r, int v) __attribute__((always_inline)) {
           if (row + r >= rows) return;
-          A* const at = to + first + r * columns + v * Lanes;
-          multiply_add(sum, scale[row + r], pack<A, Lanes>::load(at)).store(at);
+          A* const at = to + first + r * to_row + v * Lanes;
+          if (adds) {
+            multiply_add(sum, scale[row + r], pack<A, Lanes>::load(at)).store(at);
+          } else {
+            pack<A, Lanes>(sum * scale[row + r]).store(at);
+          }
         });
       });
 }
@@ -45,21 +49,23 @@ template <int Lanes, class A>
 /// Rows of a product with few columns, which need more of them to fill the registers.
 inline constexpr int tall_rows = 8;
 
-/// to = a b where b has few columns; `rows` is a multiple of tall_rows.
+/// to += a b where b has few columns; `rows` is a multiple of tall_rows.
 template <int Lanes, class A>
-[[gnu::always_inline]] inline void multiply_tall(index_t rows, index_t columns, index_t count,
-                                                 factor_view<A> const& a, A const* b, A* to) {
+[[gnu::always_inline]] inline void add_tall_product(index_t rows, index_t columns, index_t count,
+                                                    factor_view<A> const& a, A const* b, A* to) {
   auto const strips = [&](auto packs, auto height, index_t column) __attribute__((always_inline)) {
     constexpr int width = decltype(packs)::value, tall = decltype(height)::value;
     for (; column + width * Lanes <= columns; column += width * Lanes) {
       for (index_t row = 0; row < rows; row += tall) {
         register_block<A, Lanes, tall, width> block;
-        block.each([&](auto& sum, int, int) __attribute__((always_inline)) { sum = A(0); });
+        A* const at = to + row * columns + column;
+        block.each([&](auto& sum, int r, int v) __attribute__((always_inline)) {
+          sum = pack<A, Lanes>::load(at + r * columns + v * Lanes);
+        });
         block.add_products(a.data + row * a.row_step, a.row_step, a.step, b + column, columns,
                            count);
-        block.each([&](auto& sum, int r, int v) __attribute__((always_inline)) {
-          sum.store(to + (row + r) * columns + column + v * Lanes);
-        });
+        block.each([&](auto& sum, int r, int v)
+                       __attribute__((always_inline)) { sum.store(at + r * columns + v * Lanes); });
       }
     }
     return column;
