@@ -78,9 +78,11 @@ TEST(LinearScan, CarriesStatesOverGroupsAndBlocksOfTiles) {
         expect_states<T>(of.all(how));
       }
       for (index_t const channels : {3, 33}) {
-        of.shape = {1, 17 * columns_tile_length<T, step>(channels) + 3, channels};
+        of.shape = {2, 70 * columns_tile_length<T, step>(channels) + 3, channels};
         expect_states<T>(of.all(columns));
       }
+      of.shape = {1, 40 * columns_tile_length<T, step>(32) + 3, 384};
+      expect_states<T>(of.all(columns));
       of.shape = {1, 530 * columns_tile_length<T, step>(32) + 3, 32};
       expect_states<T>(of.all(columns));
     }

@@ -75,9 +75,11 @@ TEST(LinearScanVjp, CarriesCotangentsOverGroupsAndBlocksOfTiles) {
       of.shape = {1, 2 * columns_tile_length<T, step>(32) + 3, 10504};  // many bands of channels
       expect_gradients<T>(of.all(columns));
       for (index_t const channels : {3, 32}) {
-        of.shape = {1, 17 * columns_tile_length<T, step>(channels) + 3, channels};
+        of.shape = {2, 130 * columns_tile_length<T, step>(channels) + 3, channels};
         expect_gradients<T>(of.all(columns));
       }
+      of.shape = {1, 80 * columns_tile_length<T, step>(32) + 3, 384};
+      expect_gradients<T>(of.all(columns));
     }
   });
   for (auto const order : both_ways) {

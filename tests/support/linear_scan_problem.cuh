@@ -27,9 +27,9 @@ struct term_sizes {
 
   /// What the sum may be off by. A term that comes m steps is multiplied m times, however the
   /// decays are grouped: m roundings of eps/2. Each sum with later terms moves it a step or more:
-  /// m more. Sums with earlier terms: one where it is read, 5 in a warp, 1 over its packets, 3 of
-  /// warps, 5 + 1 of tiles in a group, 5 + 1 of groups in a block, 2 + 2 of what enters, 1 where it
-  /// is run: 26. So (m + 13)·eps, to first order; a twentieth more is enough for the others while
+  /// m more. Sums with earlier terms, where most are met (few channels): 5 in a warp, 16 of warps,
+  /// 8 of blocks, 4 of teams, 2 of what enters, 1 where it is run: 36. So (m + 18)·eps, to first
+  /// order; a twentieth more is enough for the others while
   /// m·eps < 1/20. A complex product is off by √5·eps/2 instead of eps/2: twice all that covers it;
   /// twice once more where the expected value is a sum in double, too. Then, for products of decays
   /// that underflow, a few of the smallest numbers.
@@ -37,8 +37,8 @@ struct term_sizes {
   double bound() const {
     using real = std::numeric_limits<real_t<Number>>;
     double const twice = (complex_scalar<Number> ? 2 : 1) * (real::digits > 24 ? 2 : 1);
-    return 1.05 * twice * real::epsilon() * (travelled + 13 * sum) +
-           26 * real::denorm_min() * (1 + sum);
+    return 1.05 * twice * real::epsilon() * (travelled + 18 * sum) +
+           36 * real::denorm_min() * (1 + sum);
   }
 };
 
