@@ -154,9 +154,6 @@ void run_vjp(on where, selective_vjp_problem<T>& p, vjp_memory const& m, float* 
         p, {to_B, to_C, blocks_of_group(p, selective_vjp_tile::channels)});
     check(cudaGetLastError(), "add_shared_kernel");
   });
-  index_t const size = (p.states + channel_sums) * p.channels;
-  fold_sums_kernel<T><<<blocks_for(size, "fold_sums_kernel"), 128, 0, where.stream>>>(p);
-  check(cudaGetLastError(), "fold_sums_kernel");
   add_channels_kernel<T>
       <<<dim3(blocks_for(p.states * p.channels, "add_channels_kernel"), channel_adder<T>::kinds),
          128, 0, where.stream>>>(p, channels);

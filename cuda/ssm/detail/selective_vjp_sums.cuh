@@ -34,19 +34,6 @@ __global__ void __launch_bounds__(128)
   if (view.data_handle() != nullptr && n < p.states) p.give(view(b, t, g, n), sum);
 }
 
-/// Sums over batch and segments, to those of the first row and segment.
-template <class T>
-__global__ void __launch_bounds__(128)
-    fold_sums_kernel(__grid_constant__ selective_vjp_problem<T> const p) {
-  index_t const size = (p.states + channel_sums) * p.channels;
-  index_t const i = blockIdx.x * index_t{blockDim.x} + threadIdx.x;
-  if (i >= size) return;
-  float sum = 0.0f;
-#pragma unroll 8
-  for (index_t part = 0; part < p.batch * p.segments; ++part) sum += p.sums[part * size + i];
-  p.sums[i] = sum;
-}
-
 /// The gradients of what has an element for each channel or each of its states, and whose stride 0
 /// sums.
 struct channel_gradients {
@@ -111,7 +98,15 @@ class channel_adder {
       spectrum_scaling<float, memory::device>::gradient const& gradient) const {
     (void)p.scaling.pull_back(c, n, p.eigenvalue(c, n), sum(n, c), gradient);
   }
-  __device__ float sum(index_t row, index_t c) const { return p.sums[row * p.channels + c]; }
+  /// Over batch and segments.
+  __device__ float sum(index_t row, index_t c) const {
+    float const* const first = p.sums + (row * p.channels + c);
+    index_t const next = (p.states + channel_sums) * p.channels;
+    float sum = 0.0f;
+#pragma unroll 8
+    for (index_t part = 0; part < p.batch * p.segments; ++part) sum += first[part * next];
+    return sum;
+  }
 
   template <class Term>
   __device__ void add(matrix const& view, float (&memory)[threads], Term const& term) const {
