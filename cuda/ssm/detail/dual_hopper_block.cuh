@@ -73,7 +73,8 @@ struct block_memory {
   float2 sums[buffers][block_slabs][chunk];
   float nearby[buffers][block_slabs][chunk];
   int first[buffers][block_slabs][chunk];
-  bool is_cut[buffers][block_slabs];  // whether a sequence begins in the chunk
+  bool is_cut[buffers][block_slabs];   // whether a sequence begins in the chunk
+  bool is_over[buffers][block_slabs];  // whether nothing before the chunk is left (first pass)
 };
 
 /// What says that something is there, and when its place is free again: tiles (B, C and x), gates,
@@ -83,14 +84,16 @@ struct block_barriers {
   barrier gate_here[buffers], gate_free[buffers];
   barrier steps_here[buffers], mixing_here[buffers], mixing_free[buffers];
 
-  __device__ void init(int slabs) {
+  /// `readers` of step sizes and mixings besides the slabs.
+  __device__ void init(int slabs, unsigned readers) {
     unsigned const steps_warps = static_cast<unsigned>(slabs), slab_warps = 4 * steps_warps;
     for (int s = 0; s < stages; ++s) {
       tiles_here[s].init(1), tiles_free[s].init(slab_warps);
     }
     for (int s = 0; s < buffers; ++s) {
       gate_here[s].init(1), gate_free[s].init(slab_warps);
-      steps_here[s].init(steps_warps), mixing_here[s].init(4), mixing_free[s].init(slab_warps);
+      steps_here[s].init(steps_warps), mixing_here[s].init(4),
+          mixing_free[s].init(slab_warps + readers);
     }
     publish_barriers();
   }
@@ -130,24 +133,23 @@ struct place_of {
 using stage_of = place_of<stages>;
 using buffer_of = place_of<buffers>;
 
-/// One thread: ask for the tiles of chunk after chunk; the first pass needs but x and B. Gates, of
-/// which fewer chunks are kept, are asked for one chunk later.
+/// One thread: ask for the tiles of chunk after chunk. Gates, of which fewer chunks are kept, are
+/// asked for one chunk later.
 template <class T, int States>
 __device__ void load_tiles(problem<T> const& p, block_work const& w, block_memory<T, States>& m,
-                           block_barriers& barriers, bool is_first_pass) {
+                           block_barriers& barriers) {
   constexpr unsigned bytes = sizeof(tile<T>);
-  bool const reads_gate = !is_first_pass && p.of.gate.data_handle() != nullptr;
+  bool const reads_gate = p.of.gate.data_handle() != nullptr;
   unsigned const slabs = static_cast<unsigned>(w.slabs);
-  unsigned const tiles = slabs + m.columns * (is_first_pass ? 1 : 2);
 #pragma unroll 1
   for (int c = 0; c < w.chunks + (reads_gate ? 1 : 0); ++c) {
     if (c < w.chunks) {
       auto const [s, parity] = stage_of(c);
       barriers.tiles_free[s].wait(parity ^ 1);
-      barriers.tiles_here[s].arrive_expecting(tiles * bytes);
+      barriers.tiles_here[s].arrive_expecting((slabs + 2 * m.columns) * bytes);
       for (int n = 0; n < m.columns; ++n) {
         corner const at{64 * n, w.group, w.time(c), w.b};
-        if (!is_first_pass) load_box(&m.C[s][n], p.C, at, barriers.tiles_here[s]);
+        load_box(&m.C[s][n], p.C, at, barriers.tiles_here[s]);
         load_box(&m.B[s][n], p.B, at, barriers.tiles_here[s]);
       }
 #pragma unroll 1
@@ -175,28 +177,37 @@ __device__ inline int last_start(unsigned first, unsigned second) {
   return a > b ? a : b;
 }
 
-/// One warp: step sizes and decays of slab k, two steps a lane, of every `of`-th chunk
-/// from `first_chunk` on.
+/// Whether nothing before a chunk of the first pass is left, in all slabs.
 template <class T, int States>
-__device__ void find_steps(problem<T> const& problem, block_work const& w,
-                           block_memory<T, States>& m, block_barriers& barriers, int k,
-                           int first_chunk, int of) {
+__device__ bool is_over(block_memory<T, States> const& m, unsigned f, int slabs) {
+  return m.is_over[f][0] && (slabs == 1 || m.is_over[f][1]);
+}
+
+/// One warp: step sizes and decays of slab k, two steps a lane, of chunk after chunk. In the first
+/// pass from the last one back, weights up to the end of the segment, until nothing that is further
+/// back is left; then what is left of the state that entered before the chunks.
+template <bool IsFirstPass, class T, int States>
+__device__ float find_steps(problem<T> const& problem, block_work const& w,
+                            block_memory<T, States>& m, block_barriers& barriers, int k) {
   dual_problem<T> const& p = problem.of;
   int const lane = static_cast<int>(threadIdx.x) % 32;
   int const head = (w.slab + k) / problem.slabs;
   float const rate = p.rate(head), bias = p.bias(head), factor = p.scaling.step_factor(head);
   bool const has_sequences = p.sequence.data_handle() != nullptr;
   index_t const stride = p.step_size.stride(1);
-  int t = w.time(first_chunk) + 2 * lane, left = static_cast<int>(p.length) - t;
+  constexpr int advance = IsFirstPass ? -chunk : chunk;
+  float const least = p.negligible > 0.0f ? log2f(p.negligible) : -INFINITY;
+  float passed = 0.0f;  // of the chunks so far, log2 of their decay
+  int t = w.time(IsFirstPass ? w.chunks - 1 : 0) + 2 * lane, left = static_cast<int>(p.length) - t;
   T const* from = &p.step_size(w.b, t, head);
   T next[2];
   auto const request = [&] {
     next[0] = left > 0 ? from[0] : T{};
     next[1] = left > 1 ? from[stride] : T{};
   };
-  if (first_chunk < w.chunks) request();
+  request();
 #pragma unroll 1
-  for (int c = first_chunk; c < w.chunks; c += of) {
+  for (int c = 0; c < w.chunks; ++c) {
     float step[2] = {to_number(next[0]), to_number(next[1])};
     bool const is_step[2] = {left > 0, left > 1};
     int begin[2] = {-1, -1}, last = -1;
@@ -208,8 +219,8 @@ __device__ void find_steps(problem<T> const& problem, block_work const& w,
       begin[1] = last_start(first & up_to, second & up_to);
       last = last_start(first, second);
     }
-    t += of * chunk, left -= of * chunk, from += of * chunk * stride;
-    if (c + of < w.chunks) request();
+    t += advance, left -= advance, from += advance * stride;
+    if (c + 1 < w.chunks) request();
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       // Steps after the last one change nothing.
@@ -226,8 +237,9 @@ __device__ void find_steps(problem<T> const& problem, block_work const& w,
     float const before = __shfl_up_sync(~0u, sum, 1);
     float const here = lane == 0 ? decay : before + decay;
     float2 const left_here{begin[0] < 0 ? exp2(here) : 0.0f, begin[1] < 0 ? exp2(sum) : 0.0f};
-    float2 const weight{2 * lane >= last ? step[0] * exp2(all - here) : 0.0f,
-                        2 * lane + 1 >= last ? step[1] * exp2(all - sum) : 0.0f};
+    float const after = passed + all;
+    float2 const weight{2 * lane >= last ? step[0] * exp2(after - here) : 0.0f,
+                        2 * lane + 1 >= last ? step[1] * exp2(after - sum) : 0.0f};
     unsigned const rounded = to_word<T>(weight.x, weight.y);
     float2 const stored = from_word<T>(rounded);
 
@@ -235,13 +247,22 @@ __device__ void find_steps(problem<T> const& problem, block_work const& w,
     barriers.mixing_free[s].wait(parity ^ 1);
     m.pairs[s][k][lane] = {left_here, rounded,
                            to_word<T>(weight.x - stored.x, weight.y - stored.y)};
+    if (lane == 0) m.is_cut[s][k] = last >= 0;
+    if constexpr (IsFirstPass) {
+      passed = last >= 0 ? -INFINITY : after;
+      if (lane == 0) m.is_over[s][k] = passed < least || last >= 0;
+      barriers.steps_here[s].arrive_for_warp();
+      barriers.steps_here[s].wait(parity);
+      if (is_over(m, s, w.slabs)) return c + 1 < w.chunks ? 0.0f : exp2(passed);
+      continue;
+    }
     reinterpret_cast<float4*>(m.sums[s][k])[lane] = {here, step[0], sum, step[1]};
     reinterpret_cast<float2*>(m.nearby[s][k])[lane] = {step[0] * exp2(end - here),
                                                        step[1] * exp2(end - sum)};
     reinterpret_cast<int2*>(m.first[s][k])[lane] = {begin[0], begin[1]};
-    if (lane == 0) m.is_cut[s][k] = last >= 0;
     barriers.steps_here[s].arrive_for_warp();
   }
+  return exp2(passed);
 }
 
 }  // namespace ssm::gpu::detail::hopper

@@ -33,61 +33,69 @@ __device__ void mix_rows(float const (&product)[32], block_memory<T, States>& m,
   int const row = 16 * warp + lane / 4, column = 2 * (lane % 4);  // of the accumulators
   int const stored_row = 16 * warp + lane % 16, stored_half = lane / 16;
   unsigned const to = shared_address(&m.mixing[f]) + static_cast<unsigned>(stored_row) * 128;
-  float own[block_slabs][2];
-#pragma unroll
-  for (int k = 0; k < block_slabs; ++k) {
-    own[k][0] = m.sums[f][k][row].x, own[k][1] = m.sums[f][k][row + 8].x;
-  }
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    if (i > warp) break;
-    // As in the accumulators: two columns, eight rows further down, eight columns on.
-    float weight[block_slabs][8];
-    if (i < warp) {
-#pragma unroll
-      for (int k = 0; k < block_slabs; ++k) {
-        float const end = m.sums[f][k][16 * i + 15].x;
-        float const beyond[2] = {exp2(own[k][0] - end), exp2(own[k][1] - end)};
-#pragma unroll
-        for (int half = 0; half < 2; ++half) {
-          auto const* const nearby = &m.nearby[f][k][16 * i + 8 * half + column];
-          float2 const near = *reinterpret_cast<float2 const*>(nearby);
-#pragma unroll
-          for (int below = 0; below < 2; ++below) {
-            weight[k][4 * half + 2 * below] = beyond[below] * near.x;
-            weight[k][4 * half + 2 * below + 1] = beyond[below] * near.y;
-          }
-        }
-      }
-    } else {
-#pragma unroll
-      for (int k = 0; k < block_slabs; ++k) {
-#pragma unroll
-        for (int half = 0; half < 2; ++half) {
-          int const from = 8 * half + column;
-          float4 const two = *reinterpret_cast<float4 const*>(&m.sums[f][k][16 * i + from]);
-#pragma unroll
-          for (int below = 0; below < 2; ++below) {
-            int const after = lane / 4 + 8 * below - from;
-            float const decay[2] = {exp2(own[k][below] - two.x), exp2(own[k][below] - two.z)};
-            weight[k][4 * half + 2 * below] = after >= 0 ? decay[0] * two.y : 0.0f;
-            weight[k][4 * half + 2 * below + 1] = after >= 1 ? decay[1] * two.w : 0.0f;
-          }
-        }
-      }
-    }
+  // As in the accumulators: two columns, eight rows further down, eight columns on.
+  float weight[block_slabs][8];
+  auto const store = [&](float const* block, int i) {
     auto const sixteen_bytes = static_cast<unsigned>((2 * i + stored_half) ^ (stored_row % 8));
 #pragma unroll
     for (unsigned k = 0; k < block_slabs; ++k) {
       unsigned words[4];
 #pragma unroll
       for (int j = 0; j < 4; ++j) {
-        words[j] = to_word<T>(product[8 * i + 2 * j] * weight[k][2 * j],
-                              product[8 * i + 2 * j + 1] * weight[k][2 * j + 1]);
+        words[j] =
+            to_word<T>(block[2 * j] * weight[k][2 * j], block[2 * j + 1] * weight[k][2 * j + 1]);
       }
       store_matrices(words, to + k * sizeof(tile<T>) + sixteen_bytes * 16);
     }
+  };
+  float own[block_slabs][2];
+#pragma unroll
+  for (int k = 0; k < block_slabs; ++k) {
+    own[k][0] = m.sums[f][k][row].x, own[k][1] = m.sums[f][k][row + 8].x;
   }
+#pragma unroll
+  for (int i = 0; i < 3; ++i) {
+    if (i >= warp) break;
+#pragma unroll
+    for (int k = 0; k < block_slabs; ++k) {
+      float const end = m.sums[f][k][16 * i + 15].x;
+      float const beyond[2] = {exp2(own[k][0] - end), exp2(own[k][1] - end)};
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        auto const* const nearby = &m.nearby[f][k][16 * i + 8 * half + column];
+        float2 const near = *reinterpret_cast<float2 const*>(nearby);
+#pragma unroll
+        for (int below = 0; below < 2; ++below) {
+          weight[k][4 * half + 2 * below] = beyond[below] * near.x;
+          weight[k][4 * half + 2 * below + 1] = beyond[below] * near.y;
+        }
+      }
+    }
+    store(product + 8 * i, i);
+  }
+  float diagonal[8];
+#pragma unroll
+  for (int j = 0; j < 8; ++j) {
+    float const low = warp % 2 == 0 ? product[j] : product[8 + j];
+    float const high = warp % 2 == 0 ? product[16 + j] : product[24 + j];
+    diagonal[j] = warp < 2 ? low : high;
+  }
+#pragma unroll
+  for (int k = 0; k < block_slabs; ++k) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      int const from = 8 * half + column;
+      float4 const two = *reinterpret_cast<float4 const*>(&m.sums[f][k][16 * warp + from]);
+#pragma unroll
+      for (int below = 0; below < 2; ++below) {
+        int const after = lane / 4 + 8 * below - from;
+        float const decay[2] = {exp2(own[k][below] - two.x), exp2(own[k][below] - two.z)};
+        weight[k][4 * half + 2 * below] = after >= 0 ? decay[0] * two.y : 0.0f;
+        weight[k][4 * half + 2 * below + 1] = after >= 1 ? decay[1] * two.w : 0.0f;
+      }
+    }
+  }
+  store(diagonal, warp);
 #pragma unroll 1
   for (int k = 0; k < slabs; ++k) {
     if (m.is_cut[f][k]) forget_other_sequences(m, f, k, row / 16 * 16);
@@ -121,7 +129,7 @@ __device__ void mix(block_work const& w, block_memory<T, States>& m, block_barri
   }
 }
 
-inline constexpr int block_threads = 128 * (2 + block_slabs);
+inline constexpr unsigned block_threads = 128 * (2 + block_slabs);
 
 /// Mamba-2's operator over one segment of time for up to two slabs of 64 channels. Four
 /// warpgroups: one brings tiles and step sizes, one multiplies C and B and spreads the decays, and
@@ -135,7 +143,8 @@ __global__ void __launch_bounds__(block_threads, 1)
   __shared__ block_barriers barriers;
   auto& m = *reinterpret_cast<block_memory<T, States>*>(dynamic);
   block_work const w(p);
-  if (threadIdx.x == 0) barriers.init(w.slabs);
+  if (p.of.segments == 1) wait_for_earlier_kernels();  // or the first pass has
+  if (threadIdx.x == 0) barriers.init(w.slabs, 0);
   // What is above the diagonal stays zero.
   for (unsigned i = threadIdx.x; i < sizeof(m.mixing) / 16; i += block_threads) {
     reinterpret_cast<uint4*>(m.mixing)[i] = uint4{};
@@ -146,8 +155,8 @@ __global__ void __launch_bounds__(block_threads, 1)
   int const group = static_cast<int>(threadIdx.x) / 128, warp = static_cast<int>(threadIdx.x) / 32;
   if (group == 0) {
     give_registers<40>();
-    if (warp < w.slabs) find_steps(p, w, m, barriers, warp, 0, 1);
-    if (threadIdx.x == 32 * block_slabs) load_tiles(p, w, m, barriers, false);
+    if (warp < w.slabs) find_steps<false>(p, w, m, barriers, warp);
+    if (threadIdx.x == 32 * block_slabs) load_tiles(p, w, m, barriers);
   } else if (group == 1) {
     give_registers<88>();
     mix(w, m, barriers);

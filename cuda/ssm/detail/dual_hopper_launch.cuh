@@ -11,6 +11,7 @@
 
 #include "ssm/detail/dual_hopper_entering.cuh"
 #include "ssm/detail/dual_hopper_kernel.cuh"
+#include "ssm/detail/early_launch.cuh"
 #include "ssm/execution.cuh"
 
 namespace ssm::gpu::detail {
@@ -91,14 +92,13 @@ index_t row_blocks(dual_problem<T> const& p) {
 }
 
 template <class T>
-void launch(on where, problem<T> const& p, void (*kernel)(problem<T>), int threads, int bytes,
+void launch(on where, problem<T> const& p, void (*kernel)(problem<T>), unsigned threads, int bytes,
             char const* name) {
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
         "cudaFuncSetAttribute");
   dim3 const blocks(static_cast<unsigned>(row_blocks(p.of)), static_cast<unsigned>(p.of.segments),
                     static_cast<unsigned>(p.of.batch));
-  kernel<<<blocks, threads, bytes, where.stream>>>(p);
-  check(cudaGetLastError(), name);
+  launch_early(where, kernel, blocks, threads, static_cast<std::size_t>(bytes), name, p);
 }
 
 }  // namespace hopper

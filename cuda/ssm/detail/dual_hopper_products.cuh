@@ -121,46 +121,53 @@ __device__ void multiply_rows(float (&d)[32], unsigned const* a, tile_rows b, bo
   }
 }
 
-/// d_ij += Σ_k a_ik b_kj for k < 16, a in registers, 64 or 128 columns of b in shared memory.
+/// d_ij = Σ_k a_ik b_kj (+ d_ij) for k < 16, a in registers, 64 or 128 columns of b in shared
+/// memory.
 template <class T>
-__device__ void multiply_columns(float (&d)[32], unsigned const* a, tile_columns b) {
+__device__ void multiply_columns(float (&d)[32], unsigned const* a, tile_columns b,
+                                 bool adds = true) {
   if constexpr (std::is_same_v<T, bfloat16>) {
     asm volatile(
-        "{\n.reg .pred adds;\n.reg .b64 b;\nsetp.eq.u32 adds, 0, 0;\n"
-        "mov.b64 b, {%36, %37};\n"
+        "{\n.reg .pred adds;\n.reg .b64 b;\nsetp.ne.b32 adds, %37, 0;\n"
+        "mov.b64 b, {%36, %38};\n"
         "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" SSM_REGISTERS_32
         "}, {%32, %33, %34, %35}, b, adds, 1, 1, 1;\n}"
         : SSM_SUMS_32
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b.sixteens), "n"(tile_layout));
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b.sixteens), "r"(int(adds)),
+          "n"(tile_layout));
   } else {
     asm volatile(
-        "{\n.reg .pred adds;\n.reg .b64 b;\nsetp.eq.u32 adds, 0, 0;\n"
-        "mov.b64 b, {%36, %37};\n"
+        "{\n.reg .pred adds;\n.reg .b64 b;\nsetp.ne.b32 adds, %37, 0;\n"
+        "mov.b64 b, {%36, %38};\n"
         "wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16 {" SSM_REGISTERS_32
         "}, {%32, %33, %34, %35}, b, adds, 1, 1, 1;\n}"
         : SSM_SUMS_32
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b.sixteens), "n"(tile_layout));
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b.sixteens), "r"(int(adds)),
+          "n"(tile_layout));
   }
 }
 
 template <class T>
-__device__ void multiply_columns(float (&d)[64], unsigned const* a, tile_columns b) {
+__device__ void multiply_columns(float (&d)[64], unsigned const* a, tile_columns b,
+                                 bool adds = true) {
   if constexpr (std::is_same_v<T, bfloat16>) {
     asm volatile(
-        "{\n.reg .pred adds;\n.reg .b64 b;\nsetp.eq.u32 adds, 0, 0;\n"
-        "mov.b64 b, {%68, %69};\n"
+        "{\n.reg .pred adds;\n.reg .b64 b;\nsetp.ne.b32 adds, %69, 0;\n"
+        "mov.b64 b, {%68, %70};\n"
         "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" SSM_REGISTERS_64
         "}, {%64, %65, %66, %67}, b, adds, 1, 1, 1;\n}"
         : SSM_SUMS_64
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b.sixteens), "n"(tile_layout));
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b.sixteens), "r"(int(adds)),
+          "n"(tile_layout));
   } else {
     asm volatile(
-        "{\n.reg .pred adds;\n.reg .b64 b;\nsetp.eq.u32 adds, 0, 0;\n"
-        "mov.b64 b, {%68, %69};\n"
+        "{\n.reg .pred adds;\n.reg .b64 b;\nsetp.ne.b32 adds, %69, 0;\n"
+        "mov.b64 b, {%68, %70};\n"
         "wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16 {" SSM_REGISTERS_64
         "}, {%64, %65, %66, %67}, b, adds, 1, 1, 1;\n}"
         : SSM_SUMS_64
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b.sixteens), "n"(tile_layout));
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b.sixteens), "r"(int(adds)),
+          "n"(tile_layout));
   }
 }
 

@@ -4,91 +4,10 @@
 
 #include "ssm/detail/dual_hopper_block.cuh"
 #include "ssm/detail/dual_hopper_products.cuh"
-#include "ssm/detail/state_space_dual_inputs.hpp"
+#include "ssm/detail/dual_hopper_state.cuh"
+#include "ssm/detail/early_launch.cuh"
 
 namespace ssm::gpu::detail::hopper {
-
-/// What a thread has of 64 rows in accumulators: two rows, `row` and `row + 8`, and of the columns
-/// 8 i + column and the next one for each i. Here all products have channels as rows; columns are
-/// states or steps. Rounded to 16 bits, the same registers are rows of a product over the columns.
-/// A view of the rows in global memory gives element i by visit().
-template <class U, int Count>
-struct accumulator_rows {
-  U* first;
-  index_t row_stride, column_stride;
-
-  template <class Visit>
-  __device__ void visit(Visit const& visitor) const {
-#pragma unroll
-    for (int i = 0; i < Count; ++i) {
-      visitor(i, first[i / 2 % 2 * 8 * row_stride + (i / 4 * 8 + i % 2) * column_stride]);
-    }
-  }
-};
-
-inline constexpr unsigned sixteen_rows = 16 * 128;  // bytes of a tile
-
-/// The state of a slab, S (channel, state), as accumulators.
-template <class T, int States>
-class slab_state {
- public:
-  static constexpr int count = States / 2;
-
-  __device__ slab_state(dual_problem<T> const& problem, index_t b, index_t head, index_t channel,
-                        int column)
-      : p{problem}, b_{b}, head_{head}, channel_{channel}, column_{column} {}
-
-  /// What enters a segment, from what the first pass has left.
-  __device__ void enter(index_t segment) {
-    if (p.segments == 1) return load(p.initial);
-    // From the last segment that no state survives, or from the first one.
-    auto const decay = [&](index_t of) { return p.decay[p.decay_at(b_, of, head_)]; };
-    index_t from = segment;
-    while (from > 0 && decay(from - 1) != 0.0f) --from;
-    load(p.entering_at(from));
-    while (++from <= segment) {
-      float const left = decay(from - 1);
-      rows_of(p.entering_at(from)).visit([&](int i, float added) {
-        sums[i] = fmaf(left, sums[i], added);
-      });
-    }
-  }
-
-  /// S = factor · S; nothing is left, even of what is infinite, if `is_cut`.
-  __device__ __forceinline__ void decay(float factor, bool is_cut) {
-#pragma unroll
-    for (float& each : sums) each = is_cut ? 0.0f : factor * each;
-    hold(sums);
-  }
-  /// S += X B: x of a chunk in registers, rows of B in shared memory.
-  __device__ __forceinline__ void add(unsigned const (&x)[4][4], tile_rows B) {
-#pragma unroll
-    for (unsigned i = 0; i < 4; ++i) {
-      multiply_columns<T>(sums, x[i], {B + i * sixteen_rows, sizeof(tile<T>)});
-    }
-  }
-
-  template <class View>
-  __device__ void load(View const& from) {
-    rows_of(from).visit([&](int i, float stored) { sums[i] = stored; });
-  }
-  template <class View>
-  __device__ void store(View const& to) const {
-    rows_of(to).visit([&](int i, float& stored) { stored = sums[i]; });
-  }
-
-  float sums[count];
-
- private:
-  template <class View>
-  __device__ accumulator_rows<typename View::element_type, count> rows_of(View const& view) const {
-    return {&view(b_, head_, channel_, column_), view.stride(2), view.stride(3)};
-  }
-
-  dual_problem<T> const& p;
-  index_t b_, head_, channel_;
-  int column_;
-};
 
 /// What a thread of the warpgroup has of accumulators, and which 16 bytes of a tile (time, channel)
 /// it addresses for four matrices.
@@ -199,6 +118,8 @@ __device__ void run_slab(problem<T> const& problem, block_work const& w, block_m
   int const warp = static_cast<int>(threadIdx.x) / 32 % 4;
   T* to = &p.y(w.b, w.first_step, head, first.column + 16 * warp);
   slab_state<T, States> state(p, w.b, head, channel, lane.column);
+  wait_for_earlier_kernels();  // but for the first pass, all had ended before this block began
+  admit_next_kernel();
   state.enter(w.segment);
   turns const turn(k, w.slabs);
 
@@ -214,7 +135,7 @@ __device__ void run_slab(problem<T> const& problem, block_work const& w, block_m
     barriers.mixing_here[f].wait(parity);
     step_pair const* const pairs = m.pairs[f][k] + lane.column / 2;
     bool const is_cut = m.is_cut[f][k];
-    state.decay(m.pairs[f][k][chunk / 2 - 1].left.y, is_cut);
+    state.decay(m.pairs[f][k][chunk / 2 - 1].left.y);
     barriers.tiles_here[s].wait(stage_parity);
     unsigned x[4][4];
     lane.load(x, m.x[s][k]);
@@ -253,7 +174,7 @@ __device__ void run_slab(problem<T> const& problem, block_work const& w, block_m
     if (__builtin_expect(is_cut, 0)) forget<T>(pairs, weighted);
     hold(state.sums);
     begin_products();
-    state.add(weighted, rows_of(m.B[s]));
+    state.add(weighted, rows_of(m.B[s]), is_cut);
     end_products();
     turn.pass();
 

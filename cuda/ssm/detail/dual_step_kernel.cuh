@@ -6,6 +6,7 @@
 #include <type_traits>
 
 #include "ssm/detail/dual_problem.cuh"
+#include "ssm/detail/early_launch.cuh"
 #include "ssm/detail/selective_packets.cuh"
 #include "ssm/detail/step_states.cuh"
 #include "ssm/error.hpp"
@@ -85,6 +86,7 @@ __global__ void __launch_bounds__(step_threads)
     return c0 + r * apart < p.head_dim ? p.states - n0 - 4 * lanes * q : 0;
   };
 
+  wait_for_earlier_kernels();
   for (int b = static_cast<int>(blockIdx.z); b < p.batch; b += static_cast<int>(gridDim.z)) {
     float step_of_lane = 0, exponent_of_lane = 0;
     Offset const row = apart * p.carry.third, quad = 4 * lanes * p.carry.fourth;
@@ -222,9 +224,8 @@ void run_dual_steps(on where, dual_problem<T> const& p) {
   dim3 const blocks(static_cast<unsigned>((warps + in_block - 1) / in_block),
                     static_cast<unsigned>(p.heads), static_cast<unsigned>(std::min(p.batch, most)));
   auto const launch = [&](auto* kernel, auto const& call) {
-    kernel<<<blocks, static_cast<unsigned>(32 * in_block), 0, where.stream>>>(
-        call, lane_bits, static_cast<int>(passes));
-    check(cudaGetLastError(), "dual_step_kernel");
+    launch_early(where, kernel, blocks, static_cast<unsigned>(32 * in_block), 0, "dual_step_kernel",
+                 call, lane_bits, static_cast<int>(passes));
   };
   if (!dense) return launch(dual_step_kernel<T, 2, false>, dual_step_call<T, index_t>(p));
   launch(p.states > 128 ? dual_step_kernel<T, 2, true> : dual_step_kernel<T, 1, true>,
