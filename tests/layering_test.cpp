@@ -27,7 +27,7 @@ constexpr char const* layers[] = {
     "detail/require_writable "
     "detail/scratch "
     "detail/sum_into detail/require_apart detail/cluster detail/tile_words detail/tile_pipeline "
-    "detail/tile_walk workspace "
+    "detail/tile_walk detail/tile_launch workspace "
     "detail/device_math",
     "discretize recurrence diagonal scalar_identity readout step_size packed spectrum_scaling "
     "scaling_factors",

@@ -72,7 +72,7 @@ TEST(LinearScan, CarriesStatesOverGroupsAndBlocksOfTiles) {
     for (auto const order : both_ways) {
       linear_case of{.shape = {}, .order = order, .kind = gates::units};
       for (auto const& how : {rows, shifted_rows, pitched_rows}) {
-        of.shape = {3, 33 * tile + 5, 1};
+        of.shape = {3, 67 * tile + 5, 1};
         expect_states<T>(of.all(how));
         of.shape = {1, 2, 40 * tile / 2};  // short rows, no look-back
         expect_states<T>(of.all(how));
@@ -118,6 +118,16 @@ TEST(LinearScan, CarriesStatesAlongManyRowsAndManyBandsOfChannels) {
       for (auto const& how : {columns, wide_columns}) expect_states<T>(of.all(how));
     }
   });
+}
+
+// Blocks draw parts of rows where there are thousands of tiles, and hand on states.
+TEST(LinearScan, HandsStatesFromPartToPartOfRows) {
+  SSM_SKIP_WITHOUT_DEVICE();
+  linear_case of{.shape = {600, 7 * rows_tile_length<float, step> + 5, 1}, .kind = gates::units};
+  expect_states<float>(of.all(rows));
+  of.shape[1] = 7 * rows_tile_length<complex64, step> + 8;
+  of.order = direction::backward;
+  expect_states<complex64>(of.all(rows));
 }
 
 TEST(LinearScan, KeepsTermsOfManyTiles) {

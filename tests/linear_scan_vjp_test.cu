@@ -64,7 +64,7 @@ TEST(LinearScanVjp, CarriesCotangentsOverGroupsAndBlocksOfTiles) {
   for_all_types([](auto type) {
     using T = typename decltype(type)::type;
     for (auto const order : both_ways) {
-      linear_case of{.shape = {2, 33 * rows_tile_length<T, step> + 5, 1},
+      linear_case of{.shape = {2, 67 * rows_tile_length<T, step> + 5, 1},
                      .order = order,
                      .kind = gates::units};
       for (auto const& how : {rows, shifted_rows, pitched_rows}) expect_gradients<T>(of.all(how));
@@ -83,7 +83,7 @@ TEST(LinearScanVjp, CarriesCotangentsOverGroupsAndBlocksOfTiles) {
     }
   });
   for (auto const order : both_ways) {
-    linear_case of{.shape = {1, 1030 * rows_tile_length<float, step> + 7, 1},
+    linear_case of{.shape = {1, 2051 * rows_tile_length<float, step> + 7, 1},
                    .order = order,
                    .kind = gates::units};
     expect_gradients<float>(of.all(rows));

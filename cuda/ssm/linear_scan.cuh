@@ -152,7 +152,7 @@ linear_call<element_t<T>, linear_adjoint_step> linear_scan_vjp_call(
 
 }  // namespace detail
 
-/// Bytes of workspace that linear_scan needs for these arguments; 0 where rows are many or short.
+/// Bytes of workspace that linear_scan needs for these arguments; 0 where there is little to do.
 template <class T>
 std::size_t linear_scan_workspace(
     linear_scan_inputs<T> const& in,
@@ -171,7 +171,7 @@ std::size_t linear_scan_workspace(
 /// `states` may be the very view of decay or of drive.
 /// Shapes    states (batch, time, channel); final_state (batch, channel). Fewer than 2^31 tiles of
 ///           about 2000 elements.
-/// Accuracy  a term of h_t that has come m steps is off by at most (m + 13)·eps of its size, twice
+/// Accuracy  a term of h_t that has come m steps is off by at most (m + 18)·eps of its size, twice
 ///           that if complex; then rounded to T.
 /// Repeats   bit for bit, whatever else the device does: sums have an order of their own.
 /// Special   length 0 hands the initial state on. NaN and infinity follow IEEE rules and stay in

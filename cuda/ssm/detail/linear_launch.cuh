@@ -11,6 +11,7 @@
 #include "ssm/detail/linear_lanes.cuh"
 #include "ssm/detail/linear_rows.cuh"
 #include "ssm/detail/linear_teams_launch.cuh"
+#include "ssm/detail/tile_launch.cuh"
 #include "ssm/execution.cuh"
 #include "ssm/execution.hpp"
 
@@ -52,102 +53,9 @@ struct linear_call {
   }
 };
 
-inline index_t divide_up(index_t a, index_t b) {
-  return (a + b - 1) / b;
-}
-
-/// How many blocks fit on the device, if `each` do on one of its multiprocessors.
-inline index_t blocks_of_device(int each) {
-  int device = 0, processors = 0;
-  check(cudaGetDevice(&device), "cudaGetDevice");
-  check(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device),
-        "cudaDeviceGetAttribute");
-  return index_t{processors} * each;
-}
-
-/// Bytes of shared memory that a block of the pipeline needs.
-template <class Tiles>
-inline constexpr int pipeline_memory =
-    static_cast<int>(sizeof(typename Tiles::stage_memory)) * pipeline_stages<Tiles>;
-
-/// Whether blocks of this device may have so much; where none answers nothing will be launched.
-inline bool has_shared_memory(int bytes) {
-  int device = 0, most = 0;
-  if (cudaGetDevice(&device) != cudaSuccess ||
-      cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device) !=
-          cudaSuccess) {
-    (void)cudaGetLastError();
-    return true;
-  }
-  return bytes <= most;
-}
-
-/// How many blocks of the pipeline run on a multiprocessor at a time, at most pipeline_blocks.
-template <class Tiles>
-int pipeline_blocks_that_fit() {
-  auto* const kernel = pipeline_kernel<Tiles>;
-  constexpr int memory = pipeline_memory<Tiles>;
-  static_assert(Tiles::pipeline_blocks * memory <= 222 * 1024, "all fit where there are 228 KB");
-  int fitting = 0;
-  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, memory),
-        "linear_scan: cudaFuncSetAttribute");
-  check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&fitting, kernel, pipeline_threads<Tiles>,
-                                                      memory),
-        "cudaOccupancyMaxActiveBlocksPerMultiprocessor");
-  return std::min(fitting, Tiles::pipeline_blocks);
-}
-
-/// Launch `blocks` of a kernel with `stages` in shared memory. Where they wait for each other, all
-/// of them must be there at once: `together`, or this fails.
-template <class Tiles, class Problem>
-void launch_tiles(on where, void (*kernel)(Problem), Problem const& p, index_t blocks, int threads,
-                  int stages, bool together) {
-  auto const memory = static_cast<int>(sizeof(typename Tiles::stage_memory)) * stages;
-  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, memory),
-        "cudaFuncSetAttribute");
-  cudaLaunchAttribute cooperative{};
-  cooperative.id = cudaLaunchAttributeCooperative;
-  cooperative.val.cooperative = together;
-  cudaLaunchConfig_t launch{};
-  launch.gridDim = static_cast<unsigned>(blocks);
-  launch.blockDim = static_cast<unsigned>(threads);
-  launch.dynamicSmemBytes = static_cast<std::size_t>(memory);
-  launch.stream = where.stream;
-  launch.attrs = &cooperative;
-  launch.numAttrs = 1;
-  check(cudaLaunchKernelEx(&launch, kernel, p), "linear_scan: cudaLaunchKernelEx");
-}
-
-/// Launch walks, or not. They need no workspace: 0 bytes.
-template <class Tiles>
-std::size_t run_walks(on where, typename Tiles::problem const& p, bool launches) {
-  if (!launches) return 0;
-  index_t const turns = divide_up(p.walks, blocks_of_device(Tiles::walk_blocks));
-  index_t const blocks = divide_up(p.walks, turns);  // so that all have the same to do
-  launch_tiles<Tiles>(where, walk_kernel<Tiles>, p, blocks, walk_threads<Tiles>, Tiles::walk_stages,
-                      false);
-  return 0;
-}
-
-/// Launch the pipeline, or not. Returns the bytes of its `words`, which are in the workspace.
-template <class Tiles>
-std::size_t run_pipeline(on where, typename Tiles::problem p, index_t words, std::byte* workspace,
-                         bool launches) {
-  std::size_t const bytes = static_cast<std::size_t>(words) * sizeof(*p.words);
-  if (!launches) return bytes;
-  require<shape_error>(p.tiles < std::numeric_limits<std::int32_t>::max(), "linear_scan: ", p.tiles,
-                       " tiles, expected less than 2^31");
-  p.words = reinterpret_cast<decltype(p.words)>(workspace);
-  check(cudaMemsetAsync(workspace, 0, bytes, where.stream), "cudaMemsetAsync");
-  index_t const blocks = std::min(p.tiles, blocks_of_device(pipeline_blocks_that_fit<Tiles>()));
-  launch_tiles<Tiles>(where, pipeline_kernel<Tiles>, p, blocks, pipeline_threads<Tiles>,
-                      pipeline_stages<Tiles>, true);
-  return bytes;
-}
-
 /// Walks keep a device busy where there are many; few do where each has but a few tiles. Otherwise
 /// tiles are handed out singly, in a pipeline.
-inline constexpr index_t many_walks = 128, few_tiles = 4;
+inline constexpr index_t many_walks = 320, few_tiles = 4;
 /// So many bands of 32 channels, a warp each, do too: one or two warps of a multiprocessor.
 template <class T>
 inline constexpr index_t many_lanes = sizeof(T) > 2 ? 192 : 320;
@@ -266,10 +174,9 @@ std::size_t run_columns(on where, linear_call<T, Step> call, std::byte* workspac
 template <bool Reversed, class T, class Step>
 std::size_t run_rows(on where, linear_call<T, Step> const& call, std::byte* workspace,
                      bool launches) {
-  constexpr index_t V = rows_packet<T>, G = tiles_in_group;
+  constexpr index_t V = rows_packet<T>;
   rows_problem<T, Step> p{};
   p.rows = call.batch * call.channels, p.length = call.length;
-  p.inverse_length = 1 / static_cast<double>(p.length);
   auto const pitch = [&](auto const& array) {
     return p.rows == 1 ? p.length : call.channels > 1 ? array.channel : array.batch;
   };
@@ -290,26 +197,37 @@ std::size_t run_rows(on where, linear_call<T, Step> const& call, std::byte* work
   p.edge = call.edge.data, p.edge_pitch = pitch(call.edge);
 
   constexpr int chunks = Step::inputs == 2 ? 3 : 2;
-  index_t const steps = p.rows * p.length, slots = rows_tile_slots<T, chunks>;
+  index_t const steps = p.rows * p.length;
   bool const is_aligned = is_flat && lead == 0 && p.length % V == 0;
   if (is_flat) p.front = Reversed ? (V - (lead + steps) % V) % V : lead;
-  p.tiles = divide_up(p.front + steps, slots);
-  index_t const groups = divide_up(p.tiles, G), words = p.tiles + groups + divide_up(groups, G);
   index_t const most_front = is_aligned ? 0 : V - 1;
-  p.walk_rows = std::max<index_t>(1, (slots - most_front) / p.length);
-  p.walks = divide_up(p.rows, p.walk_rows);
-  index_t const tiles_in_walk = divide_up(most_front + p.walk_rows * p.length, slots);
+  auto const cut = [&](index_t slots) {  // into tiles of so many
+    p.walk_rows = std::max<index_t>(1, (slots - most_front) / p.length);
+    p.walks = divide_up(p.rows, p.walk_rows);
+    p.inverse_walks = 1 / static_cast<double>(p.walks);
+    p.tiles_in_walk = divide_up(most_front + p.walk_rows * p.length, slots);
+    p.tiles = p.walks * p.tiles_in_walk;
+  };
+  auto const run_chain = [&]<class Tiles>(std::type_identity<Tiles>) {
+    cut(Tiles::slots);
+    index_t const words = p.walks * words_in_walk(p.tiles_in_walk);
+    return run_pipeline<Tiles>(where, p, words, workspace, launches);
+  };
 
-  using aligned_walks = rows_tiles<T, Step, chunks, rows_layout::aligned, Reversed>;
-  using flat_walks = rows_tiles<T, Step, chunks, rows_layout::flat, Reversed>;
-  using flat = rows_tiles<T, Step, chunks, rows_layout::flat, Reversed>;
-  using pitched = rows_tiles<T, Step, chunks, rows_layout::pitched, Reversed>;
-  if (!is_flat) return run_pipeline<pitched>(where, p, words, workspace, launches);
-  if (p.walks < many_walks && tiles_in_walk > few_tiles) {
-    return run_pipeline<flat>(where, p, words, workspace, launches);
+  constexpr int some = rows_workers, all = all_rows_workers;
+  using aligned_walks = rows_tiles<T, Step, some, chunks, rows_layout::aligned, Reversed>;
+  using flat_walks = rows_tiles<T, Step, some, chunks, rows_layout::flat, Reversed>;
+  using large = rows_tiles<T, Step, all, chunks, rows_layout::flat, Reversed>;
+  using small = rows_tiles<T, Step, some, chunks, rows_layout::flat, Reversed>;
+  using pitched = rows_tiles<T, Step, some, chunks, rows_layout::pitched, Reversed>;
+  if (!is_flat) return run_chain(std::type_identity<pitched>{});
+  cut(flat_walks::slots);
+  if (p.walks >= many_walks || p.tiles_in_walk <= few_tiles) {
+    return is_aligned ? run_walks<aligned_walks>(where, p, workspace, launches)
+                      : run_walks<flat_walks>(where, p, workspace, launches);
   }
-  return is_aligned ? run_walks<aligned_walks>(where, p, launches)
-                    : run_walks<flat_walks>(where, p, launches);
+  return has_shared_memory(pipeline_memory<large>) ? run_chain(std::type_identity<large>{})
+                                                   : run_chain(std::type_identity<small>{});
 }
 
 /// Where there are no steps, what enters a row leaves it.

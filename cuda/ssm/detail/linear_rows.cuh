@@ -8,17 +8,32 @@
 namespace ssm::gpu::detail {
 
 /// Lane i gets all that is in the tile up to warp i and with it.
-template <class A>
-__device__ tile_map<A> scan_warps(tile_map<A> const (&maps)[rows_warps]) {
+template <class A, int Warps>
+__device__ tile_map<A> scan_warps(tile_map<A> const (&maps)[Warps]) {
   int const lane = static_cast<int>(threadIdx.x % 32);
-  tile_map<A> upto = lane < rows_warps ? maps[lane] : tile_map<A>{};
+  tile_map<A> upto = lane < Warps ? maps[lane] : tile_map<A>{};
 #pragma unroll
-  for (int d = 1; d < rows_warps; d *= 2) {
+  for (int d = 1; d < Warps; d *= 2) {
     auto const earlier = from_lane(upto, lane - d);
     if (lane >= d) upto = compose(earlier, upto);
   }
   return upto;
 }
+
+/// Where the maps of a walk are.
+template <class T, class Step>
+struct words_of_walk {
+  using slot = tile_slot<accumulator_t<T>>;
+
+  slot *tiles, *groups, *states;
+
+  __device__ words_of_walk(rows_problem<T, Step> const& p, index_t walk) {
+    index_t const count = p.tiles_in_walk, of_groups = groups_of(count);
+    tiles = p.words + walk * words_in_walk(count);
+    groups = tiles + count;
+    states = groups + of_groups;
+  }
+};
 
 /// The state that enters a tile, by one warp, which also tells later tiles what they need of it.
 /// Maps are composed in an order that follows from the shape alone, so the bits never change:
@@ -28,20 +43,17 @@ __device__ accumulator_t<T> enter_tile(rows_problem<T, Step> const& p, rows_tile
   using number = accumulator_t<T>;
   constexpr index_t G = tiles_in_group;
   int const lane = static_cast<int>(threadIdx.x % 32);
-  index_t const group = at.tile / G, block = group / G;
-  int const in_group = static_cast<int>(at.tile % G), in_block = static_cast<int>(group % G);
-  auto* const tiles = p.words + group * G;
-  auto* const groups = p.words + p.tiles + block * G;
-  auto* const states = p.words + p.tiles + (p.tiles + G - 1) / G;
+  index_t const group = at.step / G, block = group / G;
+  int const in_group = static_cast<int>(at.step % G), in_block = static_cast<int>(group % G);
+  words_of_walk<T, Step> const words(p, at.walk);
+  auto* const tiles = words.tiles + group * G;
+  auto* const groups = words.groups + block * G;
+  auto* const states = words.states;
   bool const ends_group = in_group == G - 1, ends_block = ends_group && in_block == G - 1;
 
-  // Only what lies between the row's start and this tile is waited for.
-  index_t const groups_before =
-      at.tiles_before <= in_group ? 0 : (at.tiles_before - in_group + G - 1) / G;
-  bool const needs_tile = lane < in_group && lane >= in_group - at.tiles_before;
-  bool const needs_own = ends_group && lane == in_group;
-  bool const needs_group = lane < in_block && lane >= in_block - groups_before;
-  bool const needs_state = block > 0 && groups_before > in_block;
+  bool const needs_tile = lane < in_group, needs_own = ends_group && lane == in_group;
+  bool const needs_group = lane < in_block;
+  bool const needs_state = block > 0;
 
   // All are asked for before one is waited for: mostly they are there. Lanes that need none look at
   // one that exists.
@@ -70,7 +82,7 @@ __device__ accumulator_t<T> enter_tile(rows_problem<T, Step> const& p, rows_tile
   auto const tile_map_of_lane = wait_for(needs_tile || needs_own, of_tile, tile_of_lane);
   auto const own = from_lane(tile_map_of_lane, G - 1);  // where the group ends here
   auto const in_group_before = fold(needs_tile ? tile_map_of_lane : tile_map<number>{});
-  if (ends_group && lane == 0) p.words[p.tiles + group].publish(compose(in_group_before, own));
+  if (ends_group && lane == 0) groups[in_block].publish(compose(in_group_before, own));
   auto const in_block_before = fold(wait_for(needs_group, of_group, group_of_lane));
   auto const state = wait_for(needs_state, before, state_before);
 
@@ -81,25 +93,26 @@ __device__ accumulator_t<T> enter_tile(rows_problem<T, Step> const& p, rows_tile
 
 /// Rows as tiles of the pipeline. Thread and packet belong together: no thread reads what another
 /// has loaded.
-template <class T, class Step, int Chunks, rows_layout Layout, bool Reversed>
+template <class T, class Step, int Workers, int Chunks, rows_layout Layout, bool Reversed>
 struct rows_tiles {
   using number = accumulator_t<T>;
   using problem = rows_problem<T, Step>;
   using tile_type = rows_tile;
-  static constexpr int workers = rows_workers;
-  static constexpr int V = rows_packet<T>, J = Chunks, slots = rows_tile_slots<T, Chunks>;
+  static constexpr int workers = Workers, warps = Workers / 32;
+  static constexpr int V = rows_packet<T>, J = Chunks, slots = rows_tile_slots<T, Chunks, Workers>;
   static constexpr int delay = 2, ahead = 2;
-  static constexpr int pipeline_blocks = 2;  ///< on a multiprocessor
+  static constexpr int pipeline_blocks = all_rows_workers / Workers;  ///< on a multiprocessor
   static constexpr int walk_blocks = sizeof(number) == 4 ? 3 : 2, walk_stages = 3;
 
   struct alignas(tile_alignment) stage_memory {
     T in[Step::inputs][slots];
-    tile_map<number> of_warp[rows_warps];  ///< in a pipeline later: of all warps before it
+    tile_map<number> of_warp[warps];  ///< in a pipeline later: of all warps before it
   };
   using state_memory = number;
   /// upto[j]: all that the warp has of chunk j up to this lane's packet and with it.
   struct maps {
     affine_map<number> upto[J];
+    number after_warp[J];  ///< see rows_chunk
   };
 
   problem const& p;
@@ -107,10 +120,16 @@ struct rows_tiles {
   int lane = static_cast<int>(threadIdx.x % 32), warp = static_cast<int>(threadIdx.x / 32);
 
   __device__ rows_tile find(index_t tile) const {
-    return tile < p.tiles ? find_tile<Chunks, Reversed>(p, tile) : rows_tile{};
+    if (tile >= p.tiles) return rows_tile{};
+    // By a product, since blocks wait for this and a division of 64 bits takes a microsecond.
+    auto step = static_cast<index_t>(double(tile) * p.inverse_walks);
+    index_t walk = tile - step * p.walks;
+    if (walk < 0) step -= 1, walk += p.walks;
+    if (walk >= p.walks) step += 1, walk -= p.walks;
+    return find_tile_in_walk<slots, Reversed>(p, walk, step);
   }
   __device__ rows_tile find_in_walk(index_t walk, index_t i) const {
-    return find_tile_in_walk<Chunks, Reversed>(p, walk, i);
+    return find_tile_in_walk<slots, Reversed>(p, walk, i);
   }
 
   __device__ void request(rows_tile const& tile, int stage) const {
@@ -135,6 +154,7 @@ struct rows_tiles {
           if (lane >= d && reach >= d * V) map = then{}(earlier, map);
         }
         result.upto[j] = map;
+        if constexpr (Step::reads_neighbor) result.after_warp[j] = chunk(v, stage, j).after_warp();
       }
       tile_map<number> of_warp = whole_chunk(v, result, 0);
 #pragma unroll
@@ -146,8 +166,8 @@ struct rows_tiles {
   __device__ void publish(rows_tile const& tile, int stage) const {
     auto& of_warp = stages[stage].of_warp;
     auto const upto = scan_warps(of_warp), before = from_lane(upto, lane - 1);
-    if (lane == rows_warps - 1) p.words[tile.tile].publish(upto);
-    if (lane < rows_warps) of_warp[lane] = lane == 0 ? tile_map<number>{} : before;
+    if (lane == warps - 1) words_of_walk<T, Step>(p, tile.walk).tiles[tile.step].publish(upto);
+    if (lane < warps) of_warp[lane] = lane == 0 ? tile_map<number>{} : before;
   }
 
   __device__ void enter(rows_tile const& tile, number& entering) const {
@@ -161,7 +181,7 @@ struct rows_tiles {
   /// The same in a walk, and `carry` goes on to the next tile.
   __device__ number pass(rows_tile const&, int stage, number& carry) const {
     auto const upto = scan_warps(stages[stage].of_warp);
-    auto const before = from_lane(upto, warp - 1), whole = from_lane(upto, rows_warps - 1);
+    auto const before = from_lane(upto, warp - 1), whole = from_lane(upto, warps - 1);
     number const entering = warp == 0 ? carry : before(carry);
     carry = whole(carry);
     return entering;
@@ -176,7 +196,7 @@ struct rows_tiles {
         number carry = entering;
         // A packet that starts a row needs no state, whatever is in `earlier`.
         if (lane > 0) carry = v.pos(slot(j)) <= lane * V ? earlier.drive : earlier(entering);
-        chunk(v, stage, j).run(carry);
+        chunk(v, stage, j).run(carry, folded.after_warp[j]);
         entering = whole_chunk(v, folded, j)(entering);
       }
     });
@@ -189,24 +209,24 @@ struct rows_tiles {
   }
 
   template <bool Inner>
-  __device__ auto chunk(rows_view<T, Step, Chunks, Reversed, Inner> const& v, int stage,
+  __device__ auto chunk(rows_view<T, Step, slots, Reversed, Inner> const& v, int stage,
                         int j) const {
-    return rows_chunk<T, Step, Chunks, Layout, Reversed, Inner>{v, slot(j),
-                                                                stages[stage].in[0] + slot(j)};
+    return rows_chunk<T, Step, slots, Layout, Reversed, Inner>{v, slot(j),
+                                                               stages[stage].in[0] + slot(j)};
   }
 
   /// Call f with the view of a tile that knows whether all of it is inside of a row.
   template <class F>
   __device__ void with_view(rows_tile const& tile, F const& f) const {
     if (tile.begin == 0 && tile.end == slots && tile.head > slots) {
-      f(rows_view<T, Step, Chunks, Reversed, true>{p, tile});
+      f(rows_view<T, Step, slots, Reversed, true>{p, tile});
     } else {
-      f(rows_view<T, Step, Chunks, Reversed, false>{p, tile});
+      f(rows_view<T, Step, slots, Reversed, false>{p, tile});
     }
   }
 
   template <bool Inner>
-  __device__ tile_map<number> whole_chunk(rows_view<T, Step, Chunks, Reversed, Inner> const& v,
+  __device__ tile_map<number> whole_chunk(rows_view<T, Step, slots, Reversed, Inner> const& v,
                                           maps const& of, int j) const {
     int const last = ((warp * J + j) * 32 + 32) * V - 1;
     return {from_lane(of.upto[j], 31), v.pos(last) < 32 * V};

@@ -8,10 +8,10 @@
 namespace ssm::gpu::detail {
 
 /// One packet of each input, in shared memory, where the thread that runs its steps has put it.
-template <class T, class Step, int Chunks, rows_layout Layout, bool Reversed, bool Inner>
+template <class T, class Step, int Slots, rows_layout Layout, bool Reversed, bool Inner>
 struct rows_chunk {
   using number = accumulator_t<T>;
-  using view = rows_view<T, Step, Chunks, Reversed, Inner>;
+  using view = rows_view<T, Step, Slots, Reversed, Inner>;
   static constexpr int V = rows_packet<T>;
   static constexpr int neighbor = Step::reads_neighbor ? Step::inputs - 1 : -1;
   static constexpr bool aligned = Layout == rows_layout::aligned;
@@ -109,8 +109,17 @@ struct rows_chunk {
         p.in[neighbor][v.element(slot + i, p.in_pitch[neighbor]) + (Reversed ? -1 : 1)]);
   }
 
+  /// What the neighbor of the packet's last step is, as far as the next lane does not have it: it
+  /// is asked for long before it is needed. Only where all is the middle of a row.
+  __device__ number after_warp() const {
+    if constexpr (Inner && neighbor >= 0) {
+      if (threadIdx.x % 32 == 31) return neighbor_of(V - 1);
+    }
+    return number{};
+  }
+
   /// Run the steps from the state that enters the packet, and store.
-  __device__ void run(number carry) const {
+  __device__ void run(number carry, [[maybe_unused]] number const& after_warp) const {
     auto const& p = v.p;
     number value[Step::inputs], result[Step::outputs];
     if (is_one_piece()) {
@@ -120,9 +129,12 @@ struct rows_chunk {
       if (begins_row()) carry = initial(slot);
       number next{};
       if constexpr (neighbor >= 0) {
-        // The next lane has it, but for the last; elsewhere lanes take different ways.
-        if constexpr (Inner) next = from_lane(in[neighbor][0], threadIdx.x % 32 + 1);
-        if (!Inner || threadIdx.x % 32 == 31) next = neighbor_of(V - 1);
+        if constexpr (Inner) {
+          next = from_lane(in[neighbor][0], threadIdx.x % 32 + 1);
+          if (threadIdx.x % 32 == 31) next = after_warp;
+        } else {
+          next = neighbor_of(V - 1);  // lanes take different ways
+        }
       }
 #pragma unroll
       for (int i = 0; i < V; ++i) {

@@ -10,7 +10,7 @@ namespace ssm::gpu::detail {
 
 /// Rows one after another are one sequence: a step that begins a row forgets what came before it.
 /// Places in it are slots; with `front` unused ones before the first, slot 0 lies at a multiple of
-/// 16 bytes. Either the whole sequence is cut into tiles, or that of each walk.
+/// 16 bytes. A walk is a part of it in which whole rows begin and end; each is cut into tiles.
 template <class T, class Step>
 struct rows_problem {
   using number = accumulator_t<T>;
@@ -27,90 +27,78 @@ struct rows_problem {
   index_t edge_pitch;
 
   index_t rows, length;
-  double inverse_length;
   index_t front;      ///< unused slots before the first
-  index_t tiles;      ///< of all rows as one sequence
   index_t walk_rows;  ///< rows in a walk, more than one where a tile holds them
-  index_t walks;
-  tile_slot<number>* words;  ///< tiles, then groups of tiles, then what enters groups of groups
+  index_t walks, tiles_in_walk, tiles;
+  double inverse_walks;
+  unsigned long long* drawn;      ///< parts of walks that have been; nullptr: blocks have shares
+  state_slot<number>* handed_on;  ///< for each walk
+  tile_slot<number>* words;  ///< of each walk: tiles, groups of them, what enters groups of groups
 };
 
 template <class T>
 inline constexpr int rows_packet = 16 / static_cast<int>(sizeof(T));
 
-/// Threads that fold and run tiles.
-inline constexpr int rows_workers = 256, rows_warps = rows_workers / 32;
+/// Threads that fold and run tiles: of one of a few blocks on a multiprocessor, or of its only one.
+inline constexpr int rows_workers = 256, all_rows_workers = 512;
 
 /// A thread has so many packets of each input.
-template <class T, int Chunks>
-inline constexpr int rows_tile_slots = rows_workers* rows_packet<T>* Chunks;
+template <class T, int Chunks, int Workers = rows_workers>
+inline constexpr int rows_tile_slots = Workers* rows_packet<T>* Chunks;
 
 /// Tiles that publish to each other directly, and groups of them: a warp reads either at once.
 inline constexpr int tiles_in_group = 32;
+SSM_HD inline index_t groups_of(index_t tiles) {
+  return (tiles + tiles_in_group - 1) / tiles_in_group;
+}
+/// Words of a walk of so many tiles.
+SSM_HD inline index_t words_in_walk(index_t tiles) {
+  return tiles + groups_of(tiles) + groups_of(groups_of(tiles));
+}
 
 /// Where the slots of a tile are, counted from its first: 32 bits are enough for that.
 struct rows_tile {
   static constexpr int far = 1 << 29;  ///< more than a tile has
 
-  index_t tile;
-  index_t first;         ///< slot 0 counted from the first step: negative before that
-  index_t flat;          ///< lowest element of the packet in slot 0, where memory is flat
-  index_t row;           ///< the one before the row that begins at `head`
-  index_t tiles_before;  ///< into which slot 0's row reaches back
-  int begin, end;        ///< slots that are steps; end <= 0: no tile
-  int head;              ///< the first slot that begins a row; may lie beyond the tile
-  int length;            ///< of a row, or far
+  index_t first;       ///< slot 0 counted from the first step: negative before that
+  index_t flat;        ///< lowest element of the packet in slot 0, where memory is flat
+  index_t row;         ///< the one before the row that begins at `head`
+  index_t walk, step;  ///< this is tile `step` of the walk
+  int begin, end;      ///< slots that are steps
+  int head;            ///< the first slot that begins a row; may lie beyond the tile
+  int length;          ///< of a row, or far
   float inverse_length;
-  bool ends_walk;  ///< no tile of the same walk comes after it
+  bool ends_walk;       ///< no tile of the same walk comes after it
+  int part;             ///< of the walk
+  bool continues_walk;  ///< first tile of its part, which is not the walk's first
+  bool ends_part;       ///< last tile of its part, which is not the walk's last
+  bool exists;
 
-  __device__ bool is_none() const { return end <= 0; }
+  __device__ bool is_none() const { return !exists; }
+  __device__ bool is_empty() const { return end <= 0; }  ///< some walks have a tile less
 };
 
 inline __device__ int no_further(index_t slot, int than) {
   return slot < than ? static_cast<int>(slot) : than;
 }
 
-/// A tile of all rows. It is left to the caller that there is one.
-template <int Chunks, bool Reversed, class T, class Step>
-__device__ rows_tile find_tile(rows_problem<T, Step> const& p, index_t tile) {
-  constexpr int slots = rows_tile_slots<T, Chunks>;
-  rows_tile t{.tile = tile};
-  t.first = tile * slots - p.front;
-  t.begin = t.first < 0 ? static_cast<int>(-t.first) : 0;
-  t.end = no_further(p.rows * p.length - t.first, slots);
-  t.flat = Reversed ? p.rows * p.length - t.first - rows_packet<T> : t.first;
-  // By a product, since blocks wait for this and a division of 64 bits takes a microsecond.
-  index_t row = t.first < 0 ? 0 : static_cast<index_t>(double(t.first) * p.inverse_length);
-  index_t pos = t.first - row * p.length;
-  if (t.first >= 0 && pos < 0) row -= 1, pos += p.length;
-  if (pos >= p.length) row += 1, pos -= p.length;
-  index_t const head = pos > 0 ? p.length - pos : -pos;
-  t.row = pos > 0 ? row : row - 1;
-  t.tiles_before = pos > 0 ? (pos + slots - 1) / slots : 0;
-  t.head = no_further(head, rows_tile::far);
-  t.length = no_further(p.length, rows_tile::far);
-  t.inverse_length = 1 / float(t.length);
-  return t;
-}
-
 /// Tile `i` of a walk.
-template <int Chunks, bool Reversed, class T, class Step>
+template <int Slots, bool Reversed, class T, class Step>
 __device__ rows_tile find_tile_in_walk(rows_problem<T, Step> const& p, index_t walk, index_t i) {
-  constexpr int slots = rows_tile_slots<T, Chunks>;
   index_t const row = walk * p.walk_rows, left = p.rows - row, start = row * p.length;
   index_t const rows = left < p.walk_rows ? left : p.walk_rows;
   auto const front = static_cast<int>((p.front + start) % rows_packet<T>);
-  rows_tile t{};
-  t.first = start - front + i * slots;
+  rows_tile t{.walk = walk, .step = i, .exists = true};
+  t.first = start - front + i * Slots;
   index_t const end = start + rows * p.length - t.first;
   t.begin = i == 0 ? front : 0;
-  t.end = no_further(end, slots);
+  t.end = no_further(end, Slots);
   t.flat = Reversed ? p.rows * p.length - t.first - rows_packet<T> : t.first;
   t.row = i == 0 ? row - 1 : row;
   t.head = i == 0 ? front : no_further(end, rows_tile::far);
   t.length = no_further(p.length, rows_tile::far);
   t.inverse_length = 1 / float(t.length);
-  t.ends_walk = end <= slots;
+  t.ends_walk = end <= Slots;
   return t;
 }
 
@@ -123,10 +111,10 @@ enum class rows_layout { aligned, flat, pitched };
 /// The tile as its kernel sees it, with all that is the same for every thread. `Inner`: all slots
 /// are steps in the middle of one row, so nothing has to be asked. `Reversed`: the last row and its
 /// last step come first.
-template <class T, class Step, int Chunks, bool Reversed, bool Inner>
+template <class T, class Step, int Slots, bool Reversed, bool Inner>
 struct rows_view {
   using problem = rows_problem<T, Step>;
-  static constexpr int V = rows_packet<T>, slots = rows_tile_slots<T, Chunks>;
+  static constexpr int V = rows_packet<T>, slots = Slots;
   static constexpr int far = rows_tile::far;
 
   problem const& p;

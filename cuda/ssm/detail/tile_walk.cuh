@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// tile_walk.cuh: blocks that each run parts of a scan that need nothing of each other.
+// tile_walk.cuh: blocks that run parts of a scan that need little of each other.
 #pragma once
 
 #include "ssm/detail/tile_pipeline.cuh"
@@ -10,41 +10,99 @@ namespace ssm::gpu::detail {
 template <class Tiles>
 inline constexpr int walk_threads = Tiles::workers + 32;
 
-/// A walk is a part of a scan in which whole rows begin and end. A block takes one after the other,
-/// tile by tile, with the state in hand. It waits for no other block, and while it waits for memory
-/// or at its own barrier, those beside it on the multiprocessor work.
-/// `Tiles` has  problem: walks;  stage_memory;  tile_type: is_none, ends_walk;  maps;
+/// A walk is a part of a scan in which whole rows begin and end. It is cut into parts of tiles,
+/// each half of what remains, so that blocks end together however fast each is: they draw the parts
+/// in turn, the first ones of all walks before the second ones, and hand on the state between them.
+/// Where there are few tiles each block has a share of whole walks instead.
+/// A block takes a part tile by tile with the state in hand, and while it waits for memory or at
+/// its own barrier, those beside it on the multiprocessor work.
+template <class Tiles>
+class walk_parts {  // of a block
+ public:
+  using problem = typename Tiles::problem;
+  using tile_type = typename Tiles::tile_type;
+
+  __device__ explicit walk_parts(problem const& p)
+      : p_{p},
+        tiles_{p.drawn == nullptr ? p.tiles_in_walk : (p.tiles_in_walk + 1) / 2},
+        left_{p.tiles_in_walk} {
+    draw(blockIdx.x);
+  }
+
+  /// The next tile, none after the last part.
+  __device__ tile_type next(Tiles const& tiles) {
+    tile_type tile{};
+    while (tiles_ > 0) {
+      tile = tiles.find_in_walk(walk_, first_ + step_);
+      if (!tile.is_empty()) break;
+      draw(next_part());  // walks may differ by a tile
+    }
+    if (tiles_ == 0) return tile_type{};
+    tile.walk = walk_, tile.part = part_;
+    tile.continues_walk = step_ == 0 && part_ > 0;
+    step_ += 1;
+    tile.ends_part = !tile.ends_walk && step_ == tiles_;
+    if (tile.ends_walk || tile.ends_part) draw(next_part());
+    return tile;
+  }
+
+ private:
+  __device__ index_t next_part() {
+    return p_.drawn == nullptr ? number_ + gridDim.x
+                               : gridDim.x + static_cast<index_t>(atomicAdd(p_.drawn, 1ull));
+  }
+  __device__ void draw(index_t number) {
+    number_ = number, step_ = 0;
+    while (tiles_ > 0 && number >= before_ + p_.walks) {
+      before_ += p_.walks, part_ += 1;
+      first_ += tiles_, left_ -= tiles_;
+      tiles_ = (left_ + 1) / 2;
+    }
+    walk_ = number - before_;
+  }
+
+  problem const& p_;
+  index_t number_ = 0, walk_ = 0, before_ = 0;  ///< parts with a lower number than this walk 0's
+  index_t first_ = 0, step_ = 0;
+  index_t tiles_, left_;  ///< in this part, and from its beginning on
+  int part_ = 0;
+};
+
+/// Run all walks.
+/// `Tiles` has  problem: walks, tiles_in_walk, drawn, handed_on;  stage_memory;  number;  maps;
+///              tile_type: is_none, is_empty, ends_walk, walk, part, continues_walk, ends_part;
 ///              workers, walk_stages, walk_blocks;  find_in_walk, request, fold, pass, run.
 template <class Tiles>
 __global__ void __launch_bounds__(walk_threads<Tiles>, Tiles::walk_blocks)
     walk_kernel(typename Tiles::problem const p) {
   using tile_type = typename Tiles::tile_type;
+  using number = typename Tiles::number;
   constexpr int S = Tiles::walk_stages, known = 8;  // more than are under way
   extern __shared__ __align__(tile_alignment) unsigned char memory[];
   __shared__ tile_type ring[known];
+  __shared__ number handed[2];
   Tiles const tiles{p, reinterpret_cast<typename Tiles::stage_memory*>(memory)};
   auto const tile_of = [&](int round) -> tile_type& { return ring[round % known]; };
 
   if (threadIdx.x >= Tiles::workers) {
-    index_t walk = blockIdx.x, step = 0;
+    bool const leads = threadIdx.x % 32 == 0;
+    walk_parts<Tiles> parts(p);
     auto const find_next = [&](int round) {
-      if (threadIdx.x % 32 != 0) return;
-      auto const next = walk < p.walks ? tiles.find_in_walk(walk, step) : tile_type{};
-      tile_of(round) = next;
-      step += 1;
-      if (next.ends_walk) walk += gridDim.x, step = 0;
+      if (leads) tile_of(round) = parts.next(tiles);
     };
     for (int round = 0; round < S; ++round) find_next(round);
     meet<walk_threads<Tiles>>(1);
     for (int round = 0; !tile_of(round).is_none(); ++round) {
       find_next(round + S);
+      auto const& tile = tile_of(round);
+      if (leads && tile.continues_walk) handed[round % 2] = p.handed_on[tile.walk].wait(tile.part);
       meet<walk_threads<Tiles>>(1);
     }
     return;
   }
   meet<walk_threads<Tiles>>(1);
   for (int round = 0; round < S - 1; ++round) tiles.request(tile_of(round), round);
-  typename Tiles::number carry{};
+  number carry{};
   for (int round = 0;; ++round) {
     tile_type const tile = tile_of(round);
     if (tile.is_none()) return;
@@ -53,7 +111,9 @@ __global__ void __launch_bounds__(walk_threads<Tiles>, Tiles::walk_blocks)
     typename Tiles::maps maps;
     tiles.fold(tile, round % S, maps);
     meet<walk_threads<Tiles>>(1);
+    if (tile.continues_walk) carry = handed[round % 2];
     auto const entering = tiles.pass(tile, round % S, carry);
+    if (tile.ends_part && threadIdx.x == 0) p.handed_on[tile.walk].hand_on(carry, tile.part + 1);
     tiles.run(tile, round % S, entering, maps);
   }
 }

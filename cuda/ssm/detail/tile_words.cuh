@@ -83,4 +83,40 @@ class tile_slot {
   ulonglong2 word_[words];
 };
 
+/// A state that one block hands to another, in a word of 16 bytes with the number of those who are
+/// waiting for it, from 1 on. Words are 0 before a kernel starts.
+template <class A>
+class state_slot {
+  static_assert(sizeof(A) <= 8);
+
+ public:
+  __device__ void hand_on(A const& state, int to) {
+    unsigned long long bits = 0;
+    memcpy(&bits, &state, sizeof(A));
+    asm volatile(
+        "{ .reg .b128 w; mov.b128 w, {%1, %2}; st.relaxed.gpu.global.b128 [%0], w; }" ::"l"(
+            __cvta_generic_to_global(&word_)),
+        "l"(bits), "l"(static_cast<unsigned long long>(to))
+        : "memory");
+  }
+  __device__ A wait(int number) const {
+    for (;;) {
+      unsigned long long bits, to;
+      asm volatile("{ .reg .b128 w; ld.relaxed.gpu.global.b128 w, [%2]; mov.b128 {%0, %1}, w; }"
+                   : "=l"(bits), "=l"(to)
+                   : "l"(__cvta_generic_to_global(&word_))
+                   : "memory");
+      if (to == static_cast<unsigned long long>(number)) {
+        A state;
+        memcpy(&state, &bits, sizeof(A));
+        return state;
+      }
+      __nanosleep(100);
+    }
+  }
+
+ private:
+  ulonglong2 word_;
+};
+
 }  // namespace ssm::gpu::detail

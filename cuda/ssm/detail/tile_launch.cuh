@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+// tile_launch.cuh: how kernels that take tile after tile are launched: how many blocks, how much
+// shared memory, and whether they must be there together.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <limits>
+
+#include "ssm/detail/tile_walk.cuh"
+#include "ssm/error.hpp"
+#include "ssm/execution.cuh"
+
+namespace ssm::gpu::detail {
+
+inline index_t divide_up(index_t a, index_t b) {
+  return (a + b - 1) / b;
+}
+
+/// How many blocks fit on the device, if `each` do on one of its multiprocessors.
+inline index_t blocks_of_device(int each) {
+  int device = 0, processors = 0;
+  check(cudaGetDevice(&device), "cudaGetDevice");
+  check(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device),
+        "cudaDeviceGetAttribute");
+  return index_t{processors} * each;
+}
+
+/// Bytes of shared memory that a block of the pipeline needs.
+template <class Tiles>
+inline constexpr int pipeline_memory =
+    static_cast<int>(sizeof(typename Tiles::stage_memory)) * pipeline_stages<Tiles>;
+
+/// Whether blocks of this device may have so much; where none answers nothing will be launched.
+inline bool has_shared_memory(int bytes) {
+  int device = 0, most = 0;
+  if (cudaGetDevice(&device) != cudaSuccess ||
+      cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device) !=
+          cudaSuccess) {
+    (void)cudaGetLastError();
+    return true;
+  }
+  return bytes <= most;
+}
+
+/// How many blocks of the pipeline run on a multiprocessor at a time, at most pipeline_blocks.
+template <class Tiles>
+int pipeline_blocks_that_fit() {
+  auto* const kernel = pipeline_kernel<Tiles>;
+  constexpr int memory = pipeline_memory<Tiles>;
+  static_assert(Tiles::pipeline_blocks * memory <= 222 * 1024, "all fit where there are 228 KB");
+  int fitting = 0;
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, memory),
+        "linear_scan: cudaFuncSetAttribute");
+  check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&fitting, kernel, pipeline_threads<Tiles>,
+                                                      memory),
+        "cudaOccupancyMaxActiveBlocksPerMultiprocessor");
+  return std::min(fitting, Tiles::pipeline_blocks);
+}
+
+/// Launch `blocks` of a kernel with `stages` in shared memory. Where they wait for each other, all
+/// of them must be there at once: `together`, or this fails.
+template <class Tiles, class Problem>
+void launch_tiles(on where, void (*kernel)(Problem), Problem const& p, index_t blocks, int threads,
+                  int stages, bool together) {
+  auto const memory = static_cast<int>(sizeof(typename Tiles::stage_memory)) * stages;
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, memory),
+        "cudaFuncSetAttribute");
+  cudaLaunchAttribute cooperative{};
+  cooperative.id = cudaLaunchAttributeCooperative;
+  cooperative.val.cooperative = together;
+  cudaLaunchConfig_t launch{};
+  launch.gridDim = static_cast<unsigned>(blocks);
+  launch.blockDim = static_cast<unsigned>(threads);
+  launch.dynamicSmemBytes = static_cast<std::size_t>(memory);
+  launch.stream = where.stream;
+  launch.attrs = &cooperative;
+  launch.numAttrs = 1;
+  check(cudaLaunchKernelEx(&launch, kernel, p), "linear_scan: cudaLaunchKernelEx");
+}
+
+/// Launch walks, or not. Returns the bytes of workspace that they need where their tiles are many.
+template <class Tiles>
+std::size_t run_walks(on where, typename Tiles::problem p, std::byte* workspace, bool launches) {
+  constexpr index_t few = 4096;  // tiles of which each block has a share of its own
+  bool const draws = p.tiles > few;
+  auto const slots = static_cast<std::size_t>(p.tiles_in_walk > 1 ? p.walks : 0);
+  std::size_t const bytes = draws ? (1 + slots) * sizeof(*p.handed_on) : 0;
+  if (!launches) return bytes;
+  index_t blocks = blocks_of_device(Tiles::walk_blocks);
+  if (draws) {
+    // Blocks that wait for a state take memory from those that do not.
+    if (p.walks < 2 * blocks) blocks = blocks_of_device(2);
+    check(cudaMemsetAsync(workspace, 0, bytes, where.stream), "cudaMemsetAsync");
+    p.drawn = reinterpret_cast<unsigned long long*>(workspace);
+    p.handed_on = reinterpret_cast<decltype(p.handed_on)>(workspace) + 1;
+  } else {
+    blocks = divide_up(p.walks, divide_up(p.walks, blocks));  // so that all have the same to do
+  }
+  launch_tiles<Tiles>(where, walk_kernel<Tiles>, p, blocks, walk_threads<Tiles>, Tiles::walk_stages,
+                      false);
+  return 0;
+}
+
+/// Launch the pipeline, or not. Returns the bytes of its `words`, which are in the workspace.
+template <class Tiles>
+std::size_t run_pipeline(on where, typename Tiles::problem p, index_t words, std::byte* workspace,
+                         bool launches) {
+  std::size_t const bytes = static_cast<std::size_t>(words) * sizeof(*p.words);
+  if (!launches) return bytes;
+  require<shape_error>(p.tiles < std::numeric_limits<std::int32_t>::max(), "linear_scan: ", p.tiles,
+                       " tiles, expected less than 2^31");
+  p.words = reinterpret_cast<decltype(p.words)>(workspace);
+  check(cudaMemsetAsync(workspace, 0, bytes, where.stream), "cudaMemsetAsync");
+  index_t const blocks = std::min(p.tiles, blocks_of_device(pipeline_blocks_that_fit<Tiles>()));
+  launch_tiles<Tiles>(where, pipeline_kernel<Tiles>, p, blocks, pipeline_threads<Tiles>,
+                      pipeline_stages<Tiles>, true);
+  return bytes;
+}
+
+}  // namespace ssm::gpu::detail
