@@ -23,7 +23,7 @@ struct moments_tile {
   template <class T>
   struct shared {
     warp_tile::shared warp[warps];
-    float4 bias[threads], factor[threads];  // of a lane's channels
+    float4 bias[threads], factor[threads], largest_rate[threads], lost[threads];  // of channels
     quad_slots<T, threads> x[4], step[4], B[2];
   };
 };
@@ -54,24 +54,21 @@ class moments_warp {
     x_ = p.x.at(b_, t0 + 4 * q_, channel_ + 4 * g_);
     step_ = p.step_size.at(b_, t0 + 4 * q_, channel_ + 4 * g_);
     count_ = min(channels_ - 4 * g_, 4);
-#pragma unroll
-    for (int k = 0; k < 2; ++k) {
-      int2 const at = quad(k);
-      B_[k] = p.B.at(b_, t0 + at.x, block.group, first_state_ + at.y);
-    }
+    int2 const at = quad(0);
+    B_ = p.B.at(b_, t0 + at.x, block.group, first_state_ + at.y);
   }
 
   __device__ void run() {
     if (channels_ <= 0) return;
-    float largest_rate[4];  // of a channel
     request(true);
-    bool const has_moments = load_rates(largest_rate);
+    bool const has_moments = load_rates(four(block_.largest_rate));
     store_channels();
-    float walked[4] = {}, lost[4] = {};  // Σ Δ so far, and what rounding left out of it
+    float walked[4] = {};  // Σ Δ so far; what rounding leaves out of it is in block_.lost
     bool is_cut = false, is_dead = false;
-    unsigned long long visited = 0;
+    index_t left = p.segment_length / tile::steps;
 #pragma unroll 1
-    for (index_t left = p.segment_length / tile::steps - 1; left >= 0; --left) {
+    while (left > 0 && !is_cut && !is_dead) {
+      --left;
       wait_for_requests();
       float step[16], u[4][4];
       discretize(step, u);
@@ -107,11 +104,11 @@ class moments_warp {
         is_shorter = is_shorter && total <= p.brevity[1] * walked[i];
         is_shortest = is_shortest && total <= p.brevity[2] * walked[i];
         // Kahan: walked has thousands of terms.
-        float const more = total - lost[i], next = walked[i] + more;
-        lost[i] = (next - walked[i]) - more;
+        float& lost = four(block_.lost)[i];
+        float const more = total - lost, next = walked[i] + more;
+        lost = (next - walked[i]) - more;
         walked[i] = next;
       }
-      visited += tile::steps;
       if (!__all_sync(~0u, is_short)) {
         sums_.add(u, nepers, center);
       } else if (!__all_sync(~0u, is_shorter)) {
@@ -124,19 +121,20 @@ class moments_warp {
       is_dead = true;
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        is_dead = is_dead && (i >= count_ || largest_rate[i] * walked[i] < p.threshold);
+        float const exponent = four(block_.largest_rate)[i] * walked[i];
+        is_dead = is_dead && (i >= count_ || exponent < p.threshold);
       }
       is_dead = __all_sync(~0u, is_dead);
-      if (is_cut || is_dead) break;
     }
     store_sums(walked, !is_cut && !is_dead);
+    auto const visited = static_cast<unsigned long long>(p.segment_length - left * tile::steps);
     if (p.visited != nullptr && lane_ == 0) atomicAdd(p.visited, visited * states_ * channels_);
   }
 
  private:
   static constexpr float ln_of_2 = 0.6931471805599453f;
 
-  /// Step and state where this lane's k-th quad of B begins in a tile.
+  /// Step and state where this lane's k-th quad of B begins in a tile; the second has 8 more.
   __device__ int2 quad(int k) const {
     int const i = lane_ + 32 * k;
     return p.projections_along_time ? int2{i % 4 * 4, i / 4} : int2{i % 16, i / 16 * 4};
@@ -152,7 +150,7 @@ class moments_warp {
   }
 
   /// Rates in shared memory and the largest of each channel; whether none is positive.
-  __device__ bool load_rates(float (&largest)[4]) {
+  __device__ bool load_rates(float* largest) {
 #pragma unroll
     for (int i = 0; i < 16; ++i) {
       bool const is_there = has(i / 4, i % 4);  // loads wait for no branch
@@ -170,14 +168,15 @@ class moments_warp {
     bool is_negative = true;
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      largest[i] = -INFINITY;
+      float all = -INFINITY;
 #pragma unroll
       for (int k = 0; k < 4; ++k) {
-        if (has(i, k)) largest[i] = larger(largest[i], rate(i, k));
+        if (has(i, k)) all = larger(all, rate(i, k));
       }
-      largest[i] = larger(largest[i], __shfl_xor_sync(~0u, largest[i], 1));
-      largest[i] = larger(largest[i], __shfl_xor_sync(~0u, largest[i], 2));
-      is_negative = is_negative && largest[i] <= 0.0f;
+      all = larger(all, __shfl_xor_sync(~0u, all, 1));
+      all = larger(all, __shfl_xor_sync(~0u, all, 2));
+      is_negative = is_negative && all <= 0.0f;
+      largest[i] = all;
     }
     return __all_sync(~0u, is_negative);
   }
@@ -192,6 +191,7 @@ class moments_warp {
       index_t const c = channel_ + 4 * g_ + i;
       four(block_.bias)[i] = i < count_ ? p.bias(c) : 0.0f;
       four(block_.factor)[i] = i < count_ ? p.scaling.step_factor(c) : 0.0f;
+      four(block_.lost)[i] = 0.0f;
     }
   }
 
@@ -210,11 +210,11 @@ class moments_warp {
     for (int k = 0; k < 2; ++k) {
       int const there = states_ - quad(k).y;
       int const count = p.projections_along_time && there > 0 ? 4 : there;
-      block_.B[k].template request<Packed>(B_[k], p.B.stride(p.projections_along_time),
-                                           is_wanted ? count : 0);
-      B_[k] -= tile::steps * p.B.time;
+      block_.B[k].template request<Packed>(
+          B_ + 8 * k * p.B.state, p.B.stride(p.projections_along_time), is_wanted ? count : 0);
     }
     x_ -= tile::steps * p.x.time, step_ -= tile::steps * p.step_size.time;
+    B_ -= tile::steps * p.B.time;
   }
 
   /// Δ and Δ·x of what was asked for, by channel and step.
@@ -286,7 +286,7 @@ class moments_warp {
   warp_sums sums_;
   index_t b_, channel_;
   int channels_, first_state_, states_, lane_, g_, q_, count_;
-  T const *x_, *step_, *B_[2];
+  T const *x_, *step_, *B_;
 };
 
 template <class T, bool Packed>

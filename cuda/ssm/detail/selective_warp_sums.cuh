@@ -90,67 +90,56 @@ class warp_sums {
 #pragma unroll
       for (int j = 0; j < 4; ++j) B[i][j] = from[j];
     }
-    // Two pairs of channels side by side wait less for products, but more powers than four need
-    // the registers.
-    constexpr int pairs = Degree > 3 ? 1 : 2;
 #pragma unroll
-    for (int m0 = 0; m0 < 2; m0 += pairs) {
-      float rate[4][2 * pairs];
+    for (int m = 0; m < 2; ++m) {
+      float rate[4][2];  // of state 4q + k, channels 4g + 2m and 4g + 2m + 1
 #pragma unroll
       for (int k = 0; k < 4; ++k)
 #pragma unroll
-        for (int i = 0; i < 2 * pairs; ++i) rate[k][i] = rates(4 * q_ + k)[2 * m0 + i];
-      // Rows of product [m][i] are channels 4g + 2(m0 + m) and the next, its columns the states of
-      // parity i.
-      float product[pairs][2][4] = {};
+        for (int i = 0; i < 2; ++i) rate[k][i] = rates(4 * q_ + k)[2 * m + i];
+      // Rows of a product are these channels, its columns the states of a parity.
+      float product[2][4] = {};
 #pragma unroll
       for (int power = Degree; power >= 0; --power) {
         if (power < Degree) {
 #pragma unroll
-          for (int m = 0; m < pairs; ++m)
+          for (int i = 0; i < 2; ++i)
 #pragma unroll
-            for (int i = 0; i < 2; ++i)
-#pragma unroll
-              for (int e = 0; e < 4; ++e) product[m][i][e] *= rate[2 * (e % 2) + i][2 * m + e / 2];
+            for (int e = 0; e < 4; ++e) product[i][e] *= rate[2 * (e % 2) + i][e / 2];
         }
 #pragma unroll
-        for (int half = 0; half < 2; ++half)
+        for (int half = 0; half < 2; ++half) {
+          float moment[4], rest[4];
 #pragma unroll
-          for (int m = 0; m < pairs; ++m) {
-            float moment[4], rest[4];
+          for (int e = 0; e < 4; ++e) {
+            int const i = 2 * m + e % 2, j = 2 * half + e / 2;
+            float const whole = of_power(power, u[i][j], nepers[i][j]);
+            moment[e] = leading(whole), rest[e] = whole - moment[e];
+          }
 #pragma unroll
-            for (int e = 0; e < 4; ++e) {
-              int const i = 2 * (m0 + m) + e % 2, j = 2 * half + e / 2;
-              float const whole = of_power(power, u[i][j], nepers[i][j]);
-              moment[e] = leading(whole), rest[e] = whole - moment[e];
-            }
-#pragma unroll
-            for (int i = 0; i < 2; ++i) {
-              float const two[2] = {leading(B[i][2 * half]), leading(B[i][2 * half + 1])};
-              multiply_add(product[m][i], moment, two);
-              if (power > IsWide) continue;  // what is left out is small beside the first
-              multiply_add(product[m][i], rest, two);
-              if constexpr (IsWide) {
-                float const low[2] = {B[i][2 * half] - two[0], B[i][2 * half + 1] - two[1]};
-                multiply_add(product[m][i], moment, low);
-              }
+          for (int i = 0; i < 2; ++i) {
+            float const two[2] = {leading(B[i][2 * half]), leading(B[i][2 * half + 1])};
+            multiply_add(product[i], moment, two);
+            if (power > IsWide) continue;  // what is left out is small beside the first
+            multiply_add(product[i], rest, two);
+            if constexpr (IsWide) {
+              float const low[2] = {B[i][2 * half] - two[0], B[i][2 * half + 1] - two[1]};
+              multiply_add(product[i], moment, low);
             }
           }
+        }
       }
 #pragma unroll
-      for (int k = 0; k < 4; ++k)
-#pragma unroll
-        for (int m = 0; m < pairs; ++m) {
-          int const i = 2 * (m0 + m);
-          float const* const found = product[m][k % 2] + k / 2;
-          float const first = exp2(rate[k][2 * m] * center[i]);
-          float const second = exp2(rate[k][2 * m + 1] * center[i + 1]);
-          float2 sum = s.sum[k][m0 + m][lane_];
-          // Where nothing is left the product may have overflowed.
-          if (first > 0.0f) sum.x = fmaf(first, found[0], sum.x);
-          if (second > 0.0f) sum.y = fmaf(second, found[2], sum.y);
-          s.sum[k][m0 + m][lane_] = sum;
-        }
+      for (int k = 0; k < 4; ++k) {
+        float const* const found = product[k % 2] + k / 2;
+        float const first = exp2(rate[k][0] * center[2 * m]);
+        float const second = exp2(rate[k][1] * center[2 * m + 1]);
+        float2 sum = s.sum[k][m][lane_];
+        // Where nothing is left the product may have overflowed.
+        if (first > 0.0f) sum.x = fmaf(first, found[0], sum.x);
+        if (second > 0.0f) sum.y = fmaf(second, found[2], sum.y);
+        s.sum[k][m][lane_] = sum;
+      }
     }
   }
 
