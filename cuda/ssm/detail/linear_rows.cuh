@@ -112,7 +112,7 @@ struct rows_tiles {
   /// upto[j]: all that the warp has of chunk j up to this lane's packet and with it.
   struct maps {
     affine_map<number> upto[J];
-    number after_warp[J];  ///< see rows_chunk
+    T after_warp[J];  ///< see rows_chunk
   };
 
   problem const& p;

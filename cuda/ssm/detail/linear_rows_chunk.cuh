@@ -105,21 +105,24 @@ struct rows_chunk {
     if (!Inner && v.pos(slot + i + 1) == 0) {
       return p.edge == nullptr ? number(0) : p.edge[v.memory_row(slot + i) * p.edge_pitch];
     }
-    return to_number(
-        p.in[neighbor][v.element(slot + i, p.in_pitch[neighbor]) + (Reversed ? -1 : 1)]);
+    return to_number(stored_neighbor_of(i));
+  }
+  __device__ T stored_neighbor_of(int i) const {
+    auto const& p = v.p;
+    return p.in[neighbor][v.element(slot + i, p.in_pitch[neighbor]) + (Reversed ? -1 : 1)];
   }
 
-  /// What the neighbor of the packet's last step is, as far as the next lane does not have it: it
-  /// is asked for long before it is needed. Only where all is the middle of a row.
-  __device__ number after_warp() const {
+  /// What the neighbor of the packet's last step is, as far as the next lane does not have it.
+  /// Asked for long before it is needed, and converted only then. Only in the middle of a row.
+  __device__ T after_warp() const {
     if constexpr (Inner && neighbor >= 0) {
-      if (threadIdx.x % 32 == 31) return neighbor_of(V - 1);
+      if (threadIdx.x % 32 == 31) return stored_neighbor_of(V - 1);
     }
-    return number{};
+    return T{};
   }
 
   /// Run the steps from the state that enters the packet, and store.
-  __device__ void run(number carry, [[maybe_unused]] number const& after_warp) const {
+  __device__ void run(number carry, [[maybe_unused]] T const& after_warp) const {
     auto const& p = v.p;
     number value[Step::inputs], result[Step::outputs];
     if (is_one_piece()) {
@@ -131,7 +134,7 @@ struct rows_chunk {
       if constexpr (neighbor >= 0) {
         if constexpr (Inner) {
           next = from_lane(in[neighbor][0], threadIdx.x % 32 + 1);
-          if (threadIdx.x % 32 == 31) next = after_warp;
+          if (threadIdx.x % 32 == 31) next = to_number(after_warp);
         } else {
           next = neighbor_of(V - 1);  // lanes take different ways
         }
