@@ -84,6 +84,25 @@ __device__ inline void load_box(void* to, CUtensorMap const& from, corner at, ba
       : "memory");
 }
 
+/// Add a box of floats to those in memory, without waiting: what it is read from is free again
+/// after wait_for_reads_but, of the same thread.
+__device__ inline void add_box(CUtensorMap const& to, corner at, void const* from) {
+  asm volatile(
+      "cp.reduce.async.bulk.tensor.4d.global.shared::cta.add.tile.bulk_group [%0, {%2, %3, %4, "
+      "%5}], [%1];\n"
+      "cp.async.bulk.commit_group;" ::"l"(&to),
+      "r"(shared_address(from)), "r"(at.column), "r"(at.head), "r"(at.time), "r"(at.batch)
+      : "memory");
+}
+/// Until all boxes have been read but the last `Boxes`.
+template <int Boxes>
+__device__ void wait_for_reads_but() {
+  asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(Boxes) : "memory");
+}
+__device__ inline void wait_for_additions() {
+  asm volatile("cp.async.bulk.wait_group 0;" ::: "memory");
+}
+
 /// A multiple of 16 bytes, from a multiple of 16 bytes on.
 __device__ inline void load_bytes(void* to, void const* from, unsigned bytes, barrier& arrived) {
   asm volatile(
@@ -97,6 +116,10 @@ __device__ inline unsigned load_word(unsigned address) {
   unsigned word;
   asm volatile("ld.shared.b32 %0, [%1];" : "=r"(word) : "r"(address) : "memory");
   return word;
+}
+__device__ inline void store_pair(unsigned address, float first, float second) {
+  asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"(address), "f"(first), "f"(second)
+               : "memory");
 }
 /// Four matrices of 8 x 8, each transposed: lane l gives the address of row l % 8 of matrix l / 8.
 __device__ inline void load_transposed(unsigned (&words)[4], unsigned address) {

@@ -34,9 +34,10 @@ bool has_boxes(View const& view) {
   return true;
 }
 
-/// An array (batch, time, head or group, channel or state) for the copy engine.
+/// An array (batch, time, head or group, channel or state) for the copy engine, in boxes of 128
+/// bytes of a row.
 template <class View>
-CUtensorMap boxes_of(View const& view) {
+CUtensorMap boxes_of(View const& view, int rows = chunk) {
   using T = std::remove_const_t<typename View::element_type>;
   CUtensorMap map{};
   if (view.data_handle() == nullptr) return map;
@@ -48,8 +49,9 @@ CUtensorMap boxes_of(View const& view) {
           "cudaGetDriverEntryPointByVersion");
     return reinterpret_cast<PFN_cuTensorMapEncodeTiled_v12000>(found);
   }();
-  constexpr auto type = std::is_same_v<T, bfloat16> ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16
-                                                    : CU_TENSOR_MAP_DATA_TYPE_FLOAT16;
+  constexpr auto type = std::is_same_v<T, bfloat16>  ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16
+                        : std::is_same_v<T, float16> ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16
+                                                     : CU_TENSOR_MAP_DATA_TYPE_FLOAT32;
   // The stride of an axis of one is never used, but is checked.
   auto const stride = [&](int axis) {
     return static_cast<cuuint64_t>(view.extent(axis) > 1 ? view.stride(axis) * index_t{sizeof(T)}
@@ -58,7 +60,8 @@ CUtensorMap boxes_of(View const& view) {
   auto const extent = [&](int axis) { return static_cast<cuuint64_t>(view.extent(axis)); };
   cuuint64_t const extents[] = {extent(3), extent(2), extent(1), extent(0)};
   cuuint64_t const strides[] = {stride(2), stride(1), stride(0)};
-  cuuint32_t const box[] = {64, 1, chunk, 1}, every[] = {1, 1, 1, 1};
+  cuuint32_t const box[] = {128 / sizeof(T), 1, static_cast<cuuint32_t>(rows), 1};
+  cuuint32_t const every[] = {1, 1, 1, 1};
   CUresult const status =
       encode(&map, type, 4, const_cast<T*>(view.data_handle()), extents, strides, box, every,
              CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,

@@ -19,7 +19,13 @@ static_assert(chunk == vjp_steps && slab_channels == vjp_channels);
 template <class T>
 struct vjp_problem {
   dual_vjp_problem<T> of;
-  CUtensorMap x, cotangent, B, C, states;
+  CUtensorMap x, cotangent, B, C, states, to_x;
+};
+
+/// 16 rows of 32 gradients of x, swizzled as tiles are: what a warp has them added to memory in.
+struct alignas(1024) vjp_drives {
+  static constexpr int columns = 32, rows = 16;
+  float element[rows * columns];
 };
 
 /// What belongs to one tile of a head.
@@ -37,16 +43,21 @@ struct vjp_sums {
   float drive[vjp_steps], into_state[vjp_steps], from_state[vjp_steps];
   float crossing[4][vjp_steps];  // of each warp's 16 steps
   float D[vjp_channels];
-  float through[4];
 };
 
 template <class T>
 struct vjp_memory {
   vjp_head<T> heads[vjp_stages];
   tile<T> B[2], C[2];
-  tile<T> later;  // row k: 1 in the columns i >= k
-  tile<T> G[2];   // (from, to) and (to, from), over all heads
+  tile<T> later;          // row k: 1 in the columns i >= k
+  tile<T> G[2];           // (from, to) and (to, from), over all heads
+  vjp_drives to_x[4][2];  // of each warp's steps, halves of the channels
   vjp_sums sums[buffers];
+
+  /// Without what its alignment adds at the end.
+  static constexpr int bytes = (6 + vjp_stages * 6) * int{sizeof(tile<T>)} + vjp_stages * 2048 +
+                               8 * int{sizeof(vjp_drives)} + int{sizeof(tile<T>)} +
+                               buffers * int{sizeof(vjp_sums)};
 };
 
 /// Warps that compute, which all use what is brought; one warp uses sums.
@@ -57,6 +68,7 @@ struct vjp_barriers {
   barrier projections_here, projections_free;
   barrier G_here;
   barrier sums_here[buffers], sums_free[buffers];
+  float through[buffers][4];  // of sums, for which they have no room
 
   __device__ void init() {
     for (int s = 0; s < vjp_stages; ++s) head_here[s].init(2), head_free[s].init(vjp_warps);
@@ -217,7 +229,7 @@ __device__ void store_sums(dual_vjp_problem<T> const& p, vjp_memory<T>& m, vjp_b
       float through = 0.0f;
       for (int i = 0; i < 4; ++i) {
         crossing.x += two(s.crossing[i]).x, crossing.y += two(s.crossing[i]).y;
-        through += s.through[i];
+        through += bar.through[at.place][i];
       }
       store_step_gradients({two(s.drive), two(s.into_state), two(s.from_state), crossing, through},
                            p.step_sums_of(0, w.b, tile, w.chunk));

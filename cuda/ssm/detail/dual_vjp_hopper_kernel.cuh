@@ -40,7 +40,7 @@ __global__ void __launch_bounds__(vjp_threads, 1)
     if (warp == 3) store_sums(p.of, m, barriers);
   } else if (group == 1) {
     take_registers<208>();
-    mixing<T>(p.of, m, barriers).run();
+    mixing<T>(p, m, barriers).run();
   } else {
     take_registers<136>();
     projection<T>(p.of, m, barriers, group == 2).run();

@@ -17,7 +17,7 @@ template <class T>
 bool is_for_hopper(dual_vjp_problem<T> const& p) {
   index_t const items = p.parts * p.chunks * p.batch * p.groups;
   return (p.head_dim == 64 || p.head_dim == 128) && p.states == hopper::vjp_states &&
-         p.gate.data_handle() == nullptr && p.packed_x && p.packed_shared &&
+         p.gate.data_handle() == nullptr && hopper::has_boxes(p.to_x) && p.packed_shared &&
          items < std::numeric_limits<std::int32_t>::max() / 2 && hopper::has_boxes(p.x) &&
          hopper::has_boxes(p.y_cotangent) && hopper::has_boxes(p.B) && hopper::has_boxes(p.C) &&
          hopper::is_compiled_for_this_device(hopper::dual_vjp_hopper_kernel<T>);
@@ -36,9 +36,11 @@ void pull_back_on_hopper(on where, dual_vjp_problem<T> const& p, index_t process
                                    hopper::boxes_of(p.y_cotangent),
                                    hopper::boxes_of(p.B),
                                    hopper::boxes_of(p.C),
-                                   hopper::boxes_of(states)};
+                                   hopper::boxes_of(states),
+                                   hopper::boxes_of(p.to_x, hopper::vjp_drives::rows)};
   auto* const kernel = hopper::dual_vjp_hopper_kernel<T>;
-  constexpr int bytes = sizeof(hopper::vjp_memory<T>);
+  constexpr int bytes = hopper::vjp_memory<T>::bytes, padded = sizeof(hopper::vjp_memory<T>);
+  static_assert(bytes <= padded && bytes > padded - 1024);
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
         "cudaFuncSetAttribute");
   index_t const blocks = std::min(p.parts * p.chunks * p.batch * p.groups, processors);

@@ -69,7 +69,7 @@ class projection {
       if (half == 0) {
         bar_.sums_free[sums_.place].wait(sums_.parity ^ 1);
         if (is_C_) {
-          find_through(s, steps, sums);
+          find_through(s, steps);
         } else if (p.wants_D) {
           find_D(s, sums);
         }
@@ -121,8 +121,7 @@ class projection {
   }
 
   /// 2^S_last h·g: the diagonal of h g^T.
-  __device__ void find_through(vjp_head<T> const& s, chunk_steps const& steps,
-                               vjp_sums& sums) const {
+  __device__ void find_through(vjp_head<T> const& s, chunk_steps const& steps) {
     diagonal d;
     unsigned const h_place = place(s.entering[0], 16 * own_.warp, 0, true);
     unsigned const g_place = place(s.leaving[0], 16 * own_.warp, 0, false);
@@ -135,7 +134,8 @@ class projection {
       bfloat16_products::multiply(d.low, d.high, h, g, false);
     }
     float const sum = sum_of_warp(d.is_here() ? d.first() + d.second() : 0.0f);
-    if (threadIdx.x % 32 == 0) sums.through[own_.warp] = steps.entered(vjp_steps - 1) * sum;
+    if (threadIdx.x % 32 == 0)
+      bar_.through[sums_.place][own_.warp] = steps.entered(vjp_steps - 1) * sum;
   }
   /// Σ_j x_j dy_j for each channel: the diagonal of x^T dy.
   __device__ void find_D(vjp_head<T> const& s, vjp_sums& sums) const {
