@@ -22,10 +22,13 @@ inline constexpr int team_stages = [] {
       (227 * 1024 - beside) / static_cast<int>(sizeof(typename Tiles::stage_memory));
   return fitting < 6 ? fitting : 6;
 }();
-/// Rounds from the fold of a tile until it runs.
+/// Rounds from the fold of a tile until it runs. Where no other team is waited for, tiles of twice
+/// as many elements rather arrive earlier.
 template <class Tiles, bool Chained>
 inline constexpr int team_delay = Chained ? team_stages<Tiles, true> - 2
-                                          : (team_stages<Tiles, false> - 1) / 2;
+                                          : (team_stages<Tiles, false> -
+                                             (sizeof(typename Tiles::stored) == 2)) /
+                                                2;
 
 template <class Tiles, bool Chained>
 struct team_memory {
@@ -168,8 +171,9 @@ struct team_block {
       for (int w = 0; w < warps; ++w) own[w] = of_warp[w][lane];
 #pragma unroll
       for (int w = 0; w < warps; ++w) {
-        of_warp[w][lane] = upto;
+        auto const before = upto;
         upto = then{}(upto, own[w]);
+        own[w] = before;
       }
       if (Chained) {
         int const owner = lane / share, c = lane - owner * share;
@@ -177,6 +181,8 @@ struct team_block {
       } else {
         for (int b = 0; b < blocks; ++b) maps(round).send(upto, &of_block(round, rank, lane), b);
       }
+#pragma unroll
+      for (int w = 0; w < warps; ++w) of_warp[w][lane] = own[w];  // others wait for what is sent
     }
   }
 
