@@ -14,16 +14,15 @@ namespace ssm::gpu::detail {
 /// they leave out, (|A'| Σ Δ / 2)^m / m! times the decay exp(A'·walked), is largest for the state
 /// whose |A'|·walked is m, and at most 2^threshold of what that one had there.
 struct moments_tile {
-  static constexpr int threads = 128;
-  static constexpr int warps = threads / 32;
-  static constexpr int steps = warp_tile::steps;
+  static constexpr int threads = 128, warps = threads / 32;
   static constexpr int channels = warps * warp_tile::channels;
-  static constexpr int states = warp_tile::states;
+  static constexpr int steps = warp_tile::steps, states = warp_tile::states;
 
   template <class T>
   struct shared {
     warp_tile::shared warp[warps];
-    float4 bias[threads], factor[threads], largest_rate[threads], lost[threads];  // of channels
+    float4 bias[threads / 4], factor[threads / 4], largest_rate[threads / 4];  // of channels
+    float4 lost[threads];
     quad_slots<T, threads> x[4], step[4], B[2];
   };
 };
@@ -48,7 +47,6 @@ class moments_warp {
     channels_ = min(block.channels - first, tile::channels);
     states_ = min(static_cast<int>(p.states) - first_state_, tile::states);
     lane_ = static_cast<int>(threadIdx.x) % 32, g_ = lane_ / 4, q_ = lane_ % 4;
-
     // The last tile comes first.
     index_t const t0 = (blockIdx.y + 1) * p.segment_length - tile::steps;
     x_ = p.x.at(b_, t0 + 4 * q_, channel_ + 4 * g_);
@@ -176,23 +174,26 @@ class moments_warp {
       all = larger(all, __shfl_xor_sync(~0u, all, 1));
       all = larger(all, __shfl_xor_sync(~0u, all, 2));
       is_negative = is_negative && all <= 0.0f;
-      largest[i] = all;
+      if (q_ == 0) largest[i] = all;
     }
     return __all_sync(~0u, is_negative);
   }
 
   /// This thread's numbers of four channels.
-  __device__ static float* four(float4 (&of_threads)[moments_tile::threads]) {
-    return reinterpret_cast<float*>(&of_threads[threadIdx.x]);
+  template <int Count>
+  __device__ static float* four(float4 (&of_threads)[Count]) {
+    return reinterpret_cast<float*>(&of_threads[threadIdx.x / (moments_tile::threads / Count)]);
   }
   __device__ void store_channels() {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       index_t const c = channel_ + 4 * g_ + i;
+      four(block_.lost)[i] = 0.0f;
+      if (q_ != 0) continue;
       four(block_.bias)[i] = i < count_ ? p.bias(c) : 0.0f;
       four(block_.factor)[i] = i < count_ ? p.scaling.step_factor(c) : 0.0f;
-      four(block_.lost)[i] = 0.0f;
     }
+    __syncwarp();
   }
 
   /// Ask for the next tile, which lies before this one.
@@ -267,7 +268,6 @@ class moments_warp {
   }
 
   __device__ void store_sums(float const (&walked)[4], bool passes) const {
-    index_t const of_segment = p.states * p.channels;
     index_t const first = p.segment_state(b_, blockIdx.y, first_state_ + 4 * q_, channel_ + 4 * g_);
 #pragma unroll
     for (int k = 0; k < 4; ++k)
@@ -275,7 +275,7 @@ class moments_warp {
       for (int i = 0; i < 4; ++i) {
         if (!has(i, k)) continue;
         index_t const at = first + (k * p.channels + i);
-        p.entering[at + of_segment] = sums_.sum(i, k);
+        p.entering[at + p.states * p.channels] = sums_.sum(i, k);
         p.decay[at] = passes ? exp2(rate(i, k) * walked[i]) : 0.0f;
       }
   }
