@@ -133,6 +133,29 @@ TEST(StateSpaceDualVjp, AddsTheSameBitsAgain) {
   EXPECT_TRUE(once == twice);
 }
 
+template <class T>
+void expect_stored(ssd_sizes const& s, dual_options const& options, std::uint64_t seed,
+                   dual_layout const& how = {}, gpu::state_space_dual_plan const& plan = {}) {
+  dual_gradient_case<T> added(s, options, seed, how), stored(s, options, seed, how);
+  added.add(plan);
+  stored.poison();
+  stored.add(plan, {}, gpu::accumulate::no);
+  EXPECT_TRUE(stored.fetch() == added.fetch()) << added.problem.name() << ", " << how.name;
+}
+
+// In tiles of states and channels, with a gate or without, heads in one part or many.
+TEST(StateSpaceDualVjp, StoresOverWhatIsThere) {
+  SSM_SKIP_WITHOUT_DEVICE();
+  dual_options ungated = all;
+  ungated.gate = false;
+  for (auto const& how : dual_layouts) {
+    expect_stored<float>({2, 300, 4, 72, 2, 100}, all, 6100, how, {.segments = 2});
+    expect_stored<bfloat16>({1, 333, 8, 64, 2, 128}, all, 6200, how);
+    expect_stored<bfloat16>({2, 333, 8, 64, 2, 128}, ungated, 6300, how);
+    expect_stored<bfloat16>({1, 70, 40, 64, 1, 128}, ungated, 6400, how);
+  }
+}
+
 TEST(StateSpaceDualVjp, RunsAgainFromAGraph) {
   SSM_SKIP_WITHOUT_DEVICE();
   dual_gradient_case<bfloat16> device({1, 300, 4, 64, 1, 128}, all, 7000), again = [] {

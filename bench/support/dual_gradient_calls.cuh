@@ -55,17 +55,16 @@ class own_dual_gradient_calls {
     detail::fill_bytes(stream(), zero_.view(), 0);
   }
 
-  /// Gradients are added to what is there, so that is 0 first.
   void both(gpu::on where) {
-    gradients_.fill_bytes(where, 0);
     detail::fill_bytes(where, carry(), 0);
     gpu::state_space_dual(where, in(), carry(), y(), memory_.view());
     detail::fill_bytes(where, cotangent_.view(), 0);
     gpu::state_space_dual_vjp(where, in(), std::as_const(zero_).view(), arriving(),
-                              cotangent_.view(), to(), memory_.view());
+                              cotangent_.view(), to(), memory_.view(), {}, {}, gpu::accumulate::no);
   }
   std::vector<finding> check(double unit) {
     detail::fill_bytes(stream(), memory_.view(), 0xff);
+    gradients_.fill_bytes(stream(), 0xff);
     both(stream());
     return check_dual_gradients(stream(), in(), arriving(), gradients_.found(), unit);
   }

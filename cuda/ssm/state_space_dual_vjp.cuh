@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <type_traits>
 
+#include "ssm/accumulate.cuh"
 #include "ssm/detail/dual_vjp_launch.cuh"
 #include "ssm/state_space_dual.cuh"
 
@@ -146,12 +147,12 @@ std::size_t state_space_dual_vjp_workspace(
          static_cast<std::size_t>(detail::plan_dual_vjp(p, copies, plan.segments).end);
 }
 
-/// Gradient of state_space_dual, added to `gradients`, as state_space_dual_vjp of the CPU does: the
-/// same names, shapes and options. `initial` is the carry before the call; `carry_cotangent` is the
-/// cotangent of the final carry on entry and the gradient of the initial one on exit. Of what a
-/// forward run saved only `states` are of use: they spare the first pass its forward half; y before
-/// the gate is computed again faster than it is read. Returns before the work is done, and
-/// allocates nothing.
+/// Gradient of state_space_dual, added to `gradients`, or stored there, as state_space_dual_vjp of
+/// the CPU does: the same names, shapes and options. `initial` is the carry before the call;
+/// `carry_cotangent` is the cotangent of the final carry on entry and the gradient of the initial
+/// one on exit. Of what a forward run saved only `states` are of use: they spare the first pass its
+/// forward half; y before the gate is computed again faster than it is read. Returns before the
+/// work is done, and allocates nothing.
 ///
 /// Time is cut into chunks of 64 steps. A pass forward and one back, in segments that run side by
 /// side from what a truncated first pass finds (`plan`), leave the state that enters each chunk and
@@ -171,7 +172,8 @@ std::size_t state_space_dual_vjp_workspace(
 ///           each (2^-12). Decays are 2^x to 1.5 eps, x being right to 2^-40 of the sum over its
 ///           chunk. The gradient of a decay is the sum of what crossed its step: no difference is
 ///           taken.
-/// Special   a limit that cuts a step size has no gradient there. A NaN or an infinity may reach
+/// Special   without steps nothing is written, whatever `how` is. A limit that cuts a step size has
+/// no gradient there. A NaN or an infinity may reach
 ///           all steps of its chunk of 64, also those of other sequences. One step's decay is at
 ///           least 2^-160.
 /// Memory    reads x and cotangents two to three times; workspace two states for every 64 steps
@@ -190,10 +192,11 @@ void state_space_dual_vjp(
     std::type_identity_t<state_space_dual_gradients<T, memory::device>> const& gradients,
     workspace const& memory,
     std::type_identity_t<state_space_dual_saved<T, memory::device>> const& saved = {},
-    state_space_dual_plan const& plan = {}) {
+    state_space_dual_plan const& plan = {}, accumulate how = accumulate::yes) {
   auto p =
       detail::vjp_problem<T>(in, initial, y_cotangent, carry_cotangent, gradients, saved, plan);
   if (!detail::has_work(p)) return;
+  p.accumulates = how == accumulate::yes;
   auto copies = detail::copies_for<T>(in, y_cotangent);
   auto const parts = detail::plan_dual_vjp(p, copies, plan.segments);
   auto* const own = detail::checked(memory, sizeof(float) * static_cast<std::size_t>(parts.end),
@@ -211,12 +214,12 @@ void state_space_dual_vjp_allocating(
     std::type_identity_t<tensor_view<float, 4, memory::device>> const& carry_cotangent,
     std::type_identity_t<state_space_dual_gradients<T, memory::device>> const& gradients,
     std::type_identity_t<state_space_dual_saved<T, memory::device>> const& saved = {},
-    state_space_dual_plan const& plan = {}) {
+    state_space_dual_plan const& plan = {}, accumulate how = accumulate::yes) {
   auto const bytes = static_cast<index_t>(state_space_dual_vjp_workspace(
       in, initial, y_cotangent, carry_cotangent, gradients, saved, plan));
   tensor<std::byte, 1> own(where, {bytes});
   state_space_dual_vjp(where, in, initial, y_cotangent, carry_cotangent, gradients, own.view(),
-                       saved, plan);
+                       saved, plan, how);
 }
 
 }  // namespace ssm::gpu

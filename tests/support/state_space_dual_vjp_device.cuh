@@ -3,6 +3,8 @@
 // device, and how far rounding may take them from those in double.
 #pragma once
 
+#include <type_traits>
+
 #include "ssm/state_space_dual_vjp.cuh"
 #include "support/ssd_gradients.hpp"
 #include "support/state_space_dual_device.cuh"
@@ -50,14 +52,29 @@ struct dual_gradient_case {
   /// Add to what is there, in a workspace that begins as NaN; with `saves`, from the states that a
   /// forward run saves.
   void add(gpu::state_space_dual_plan const& plan = {},
-           state_space_dual_saved<T, memory::device> const& saved = {}) {
+           state_space_dual_saved<T, memory::device> const& saved = {},
+           gpu::accumulate how = gpu::accumulate::yes) {
     auto const in = problem.device_inputs();
     to_initial = dual_array<float, 4>(carry_cotangent, layout);
     auto const bytes = gpu::state_space_dual_vjp_workspace(
         in, initial.view(), arriving.view(), to_initial.view(), gradients(), saved, plan);
     dual_array<std::byte, 1> memory(index_array<1>{static_cast<index_t>(bytes)}, {});
     gpu::state_space_dual_vjp({}, in, initial.view(), arriving.view(), to_initial.view(),
-                              gradients(), memory.view(), saved, plan);
+                              gradients(), memory.view(), saved, plan, how);
+  }
+
+  /// NaN in place of all gradients that are wanted.
+  void poison() {
+    auto const fill = [](auto& array, dual_layout const& how) {
+      array = std::remove_reference_t<decltype(array)>(array.view().extents(), how);
+    };
+    auto const& with = problem.options;
+    fill(x, layout), fill(B, layout), fill(C, layout), fill(step_size, layout);
+    fill(D, {}), fill(eigenvalue, {}), fill(step_bias, {});
+    if (with.gate) fill(gate, layout);
+    if (with.linear) fill(linear, {});
+    if (with.power) fill(power, {});
+    if (with.step) fill(step, {});
   }
 
   ssd_gradient<float> fetch() {

@@ -84,15 +84,23 @@ __device__ inline void load_box(void* to, CUtensorMap const& from, corner at, ba
       : "memory");
 }
 
-/// Add a box of floats to those in memory, without waiting: what it is read from is free again
-/// after wait_for_reads_but, of the same thread.
-__device__ inline void add_box(CUtensorMap const& to, corner at, void const* from) {
-  asm volatile(
-      "cp.reduce.async.bulk.tensor.4d.global.shared::cta.add.tile.bulk_group [%0, {%2, %3, %4, "
-      "%5}], [%1];\n"
-      "cp.async.bulk.commit_group;" ::"l"(&to),
-      "r"(shared_address(from)), "r"(at.column), "r"(at.head), "r"(at.time), "r"(at.batch)
-      : "memory");
+/// Add a box of floats to those in memory, or store it there, without waiting: what it is read from
+/// is free again after wait_for_reads_but, of the same thread.
+__device__ inline void send_box(CUtensorMap const& to, corner at, void const* from, bool adds) {
+  if (adds) {
+    asm volatile(
+        "cp.reduce.async.bulk.tensor.4d.global.shared::cta.add.tile.bulk_group [%0, {%2, %3, %4, "
+        "%5}], [%1];" ::"l"(&to),
+        "r"(shared_address(from)), "r"(at.column), "r"(at.head), "r"(at.time), "r"(at.batch)
+        : "memory");
+  } else {
+    asm volatile(
+        "cp.async.bulk.tensor.4d.global.shared::cta.tile.bulk_group [%0, {%2, %3, %4, %5}], "
+        "[%1];" ::"l"(&to),
+        "r"(shared_address(from)), "r"(at.column), "r"(at.head), "r"(at.time), "r"(at.batch)
+        : "memory");
+  }
+  asm volatile("cp.async.bulk.commit_group;" ::: "memory");
 }
 /// Until all boxes have been read but the last `Boxes`.
 template <int Boxes>

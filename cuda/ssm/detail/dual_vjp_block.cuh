@@ -134,11 +134,11 @@ struct chunk_block {
     }
   }
 
-  /// Add this warp's part of a matrix to rows (b, time, third, first...) of a tensor, `packed`
-  /// where pairs of its columns may be added to together.
+  /// Add this warp's part of a matrix to rows (b, time, third, first...) of a tensor, or store it
+  /// there; `packed` where two of its columns may be reached together.
   template <int Tiles, class View>
-  __device__ void add_rows(View const& to, index_t third, index_t first, int columns, bool packed,
-                           float const (&values)[Tiles][4]) const {
+  __device__ void give_rows(View const& to, index_t third, index_t first, int columns, bool packed,
+                            bool adds, float const (&values)[Tiles][4]) const {
     int const own = 8 * Tiles * half + column;
     float* line = &to(b, chunk * vjp_steps + row, third, first);
     index_t const eight_rows = 8 * to.stride(1);
@@ -149,7 +149,7 @@ struct chunk_block {
         if (row + 8 * r >= count) continue;
 #pragma unroll
         for (int n = 0; n < Tiles; ++n) {
-          add_pair(line + 8 * n, values[n][2 * r], values[n][2 * r + 1]);
+          give_pair(line + 8 * n, values[n][2 * r], values[n][2 * r + 1], adds);
         }
       }
       return;
@@ -162,7 +162,9 @@ struct chunk_block {
 #pragma unroll
         for (int e = 0; e < 2; ++e) {
           int const c = own + 8 * n + e;
-          if (row + 8 * r < count && c < columns) line[c * stride] += values[n][2 * r + e];
+          if (row + 8 * r >= count || c >= columns) continue;
+          float& at = line[c * stride];
+          at = adds ? at + values[n][2 * r + e] : values[n][2 * r + e];
         }
       }
     }

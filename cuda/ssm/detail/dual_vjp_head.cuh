@@ -22,7 +22,7 @@ class chunk_head : public chunk_block<T, States> {
  protected:
   using typename base::head_stage, typename base::products, typename base::shape;
   using factor = typename products::factor;
-  using base::add_product, base::add_rows, base::band, base::column, base::depth, base::half,
+  using base::add_product, base::give_rows, base::band, base::column, base::depth, base::half,
       base::is_first_pass, base::m, base::p, base::row, base::state_tiles, base::step_tiles,
       base::sum_of_columns, base::sum_rows, base::width;
 
@@ -164,7 +164,7 @@ class chunk_head : public chunk_block<T, States> {
       if (lane_pair() == 0) sums.drive[half][row + 8 * r] = sum;
     }
     if (p.to_x.data_handle() != nullptr) {
-      add_rows(p.to_x, of.head, of.first_channel, of.channels, p.packed_x, u);
+      give_rows(p.to_x, of.head, of.first_channel, of.channels, p.packed_x, p.adds(), u);
     }
   }
 
@@ -280,7 +280,7 @@ class chunk_head : public chunk_block<T, States> {
         y[n][2 * r + 1] = g.y * fmaf(D.y, x.y, y[n][2 * r + 1]);
       }
     }
-    add_rows(p.to_gate, of.head, of.first_channel, of.channels, p.packed_x, y);
+    give_rows(p.to_gate, of.head, of.first_channel, of.channels, p.packed_x, p.adds(), y);
   }
 
  protected:

@@ -183,7 +183,7 @@ class mixing {
                                float const (&u)[32], vjp_sums& sums) {
     chunk_steps const steps{s.steps};
     int const slabs = static_cast<int>(p.channel_tiles);
-    bool const adds = threadIdx.x % 32 == 0 && p.to_x.data_handle() != nullptr;
+    bool const sends = threadIdx.x % 32 == 0 && p.to_x.data_handle() != nullptr;
     corner to{tile_number % slabs * vjp_channels, tile_number / slabs,
               w.chunk * vjp_steps + 16 * own_.warp, w.b};
     unsigned const first = own_.first_of(s.x);
@@ -203,7 +203,7 @@ class mixing {
         x[n] = own_.pair<T>(first, 4 * half + n % 4, n / 4);
         g[n] = own_.pair<T>(first + to_cotangent, 4 * half + n % 4, n / 4);
       }
-      if (adds) wait_for_reads_but<1>();
+      if (sends) wait_for_reads_but<1>();
       __syncwarp();
 #pragma unroll
       for (unsigned n = 0; n < 4; ++n) {
@@ -220,7 +220,7 @@ class mixing {
       }
       publish_stores();
       __syncwarp();
-      if (adds) add_box(to_x_, to, &m.to_x[own_.warp][half]);
+      if (sends) send_box(to_x_, to, &m.to_x[own_.warp][half], p.accumulates);
       stored += sizeof(vjp_drives), to.column += vjp_drives::columns;
     }
 #pragma unroll

@@ -167,16 +167,13 @@ class projection {
              ((is_C_ ? vjp_steps : 0) + own_.row) * vjp_states + own_.column;
     }
     int const left = static_cast<int>(p.length) - w.chunk * vjp_steps - own_.row;
+    bool const adds = p.parts == 1 && p.accumulates;
 #pragma unroll
     for (int r = 0; r < 2; ++r, line += 8 * stride) {
 #pragma unroll
       for (int n = 0; n < 16; ++n) {
         float const* const two = &total[n / 8][n % 8 * 4 + 2 * r];
-        if (p.parts > 1) {
-          *reinterpret_cast<float2*>(line + 8 * n) = {two[0], two[1]};
-        } else {
-          add_pair_if(8 * r < left, line + 8 * n, two[0], two[1]);
-        }
+        give_pair_if(p.parts > 1 || 8 * r < left, line + 8 * n, two[0], two[1], adds);
       }
     }
   }

@@ -11,7 +11,7 @@ namespace ssm::gpu::detail {
 template <class T, int States>
 class chunk_pull_back : chunk_head<T, States> {
   using base = chunk_head<T, States>;
-  using base::add_product, base::add_rows, base::band, base::column, base::depth, base::G_,
+  using base::add_product, base::give_rows, base::band, base::column, base::depth, base::G_,
       base::half, base::is_first_pass, base::m, base::p, base::products_, base::row,
       base::state_tiles, base::step_tiles, base::to_B_, base::to_C_, base::width;
   using typename base::head_stage, typename base::shape;
@@ -96,12 +96,12 @@ class chunk_pull_back : chunk_head<T, States> {
     }
     if (p.parts == 1) {
       int const first = static_cast<int>(p.state_tile) * States;
-      auto const add = [&](auto const& view, auto const& sums) {
+      auto const give = [&](auto const& view, auto const& sums) {
         if (view.data_handle() == nullptr) return;
-        add_rows(view, this->group, first, this->states, p.packed_shared, sums);
+        give_rows(view, this->group, first, this->states, p.packed_shared, p.accumulates, sums);
       };
-      add(p.to_B, to_B_);
-      add(p.to_C, to_C_);
+      give(p.to_B, to_B_);
+      give(p.to_C, to_C_);
       return;
     }
     float* const to = p.shared + p.shared_of(this->part, this->b, this->group, this->chunk, States);

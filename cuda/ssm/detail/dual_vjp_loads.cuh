@@ -94,28 +94,35 @@ __device__ void pull_back_gates(Tile const& cotangents, Tile const& gates) {
   }
 }
 
-/// Add to two neighbours that no other thread adds to, without waiting for them where the device
-/// can.
-__device__ inline void add_pair(float* to, float a, float b) {
+/// Add to two neighbours that no other thread reaches, or store over them, without waiting where
+/// the device can.
+__device__ inline void give_pair(float* to, float a, float b, bool adds) {
+  float2& two = *reinterpret_cast<float2*>(to);
+  if (!adds) {
+    two = {a, b};
+    return;
+  }
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   asm volatile("red.global.add.v2.f32 [%0], {%1, %2};" ::"l"(to), "f"(a), "f"(b) : "memory");
 #else
-  float2& two = *reinterpret_cast<float2*>(to);
   float2 const was = two;
   two = {was.x + a, was.y + b};
 #endif
 }
 
-/// The same where `is_wanted`, without a branch.
-__device__ inline void add_pair_if(bool is_wanted, float* to, float a, float b) {
+/// The same where `is_wanted`, on Hopper, without a branch.
+__device__ inline void give_pair_if(bool is_wanted, float* to, float a, float b, bool adds) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   asm volatile(
-      "{\n.reg .pred wanted;\nsetp.ne.b32 wanted, %3, 0;\n"
-      "@wanted red.global.add.v2.f32 [%0], {%1, %2};\n}" ::"l"(to),
-      "f"(a), "f"(b), "r"(int(is_wanted))
+      "{\n.reg .pred wanted, adds;\nsetp.ne.b32 adds, %4, 0;\n"
+      "setp.ne.and.b32 wanted, %3, 0, adds;\n"
+      "@wanted red.global.add.v2.f32 [%0], {%1, %2};\n"
+      "setp.ne.and.b32 wanted, %3, 0, !adds;\n"
+      "@wanted st.global.v2.f32 [%0], {%1, %2};\n}" ::"l"(to),
+      "f"(a), "f"(b), "r"(int(is_wanted)), "r"(int(adds))
       : "memory");
 #else
-  if (is_wanted) add_pair(to, a, b);
+  if (is_wanted) give_pair(to, a, b, adds);
 #endif
 }
 

@@ -40,6 +40,7 @@ struct dual_vjp_problem : dual_problem<T> {
   view<float const, 5> block_states;  // saved by a forward run, or null
   bool packed_x, packed_shared;  // pairs of to_x, of to_B and to_C begin at multiples of 8 bytes
   bool wants_D, wants_factor;
+  bool accumulates;       // to what is there; else gradients are stored over it
   float log2_negligible;  // of what is not followed further away
 
   index_t chunks;         // of a row
@@ -61,6 +62,9 @@ struct dual_vjp_problem : dual_problem<T> {
   float* folded;           // (fold, as sums)
   index_t folds;
 
+  /// What all states give an element, after the first of their tiles to what that gave.
+  __device__ bool adds() const { return accumulates || state_tile > 0; }
+  __device__ void give(float& to, float value) const { to = accumulates ? to + value : value; }
   __host__ __device__ index_t tiles() const { return this->heads * channel_tiles; }
   __device__ index_t segment_states(index_t b, index_t segment, index_t head) const {
     return segment_head(b, segment, head) * this->head_dim * this->states;

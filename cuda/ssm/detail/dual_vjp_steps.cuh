@@ -166,7 +166,7 @@ __global__ void __launch_bounds__(vjp_step_tile::threads)
   if (p.to_step_size.data_handle() == nullptr) return;
   __syncthreads();
   tile::for_each(count, p.heads - first, [&](int row, int k) {
-    p.to_step_size(b, t0 + row, first + k) += projected[row][k];
+    p.give(p.to_step_size(b, t0 + row, first + k), projected[row][k]);
   });
 }
 

@@ -27,7 +27,7 @@ __global__ void __launch_bounds__(256)
   float sum = 0.0f;
 #pragma unroll 8
   for (index_t part = 0; part < p.parts; ++part, from += pitch) sum += *from;
-  view(b, t, group, n) += sum;
+  p.give(view(b, t, group, n), sum);
 }
 
 /// Block (columns / 128, fold): the sums of some of the chunks.
@@ -54,7 +54,7 @@ struct head_gradients {
   spectrum_scaling<float, memory::device>::gradient scaling;
 };
 
-/// Row k of the grid adds to the k-th of head_gradients: a thread to each element, or a warp, whose
+/// Row k of the grid gives the k-th of head_gradients: a thread to each element, or a warp, whose
 /// lanes share the terms, to one that is a sum over heads or channels.
 template <class T>
 struct head_adder {
@@ -88,7 +88,7 @@ struct head_adder {
     index_t const thread = blockIdx.x * index_t{blockDim.x} + threadIdx.x;
     if (terms == 1) {
       if (thread < rows * columns)
-        view(thread / columns, thread % columns) += term(thread / columns, thread % columns);
+        p.give(view(thread / columns, thread % columns), term(thread / columns, thread % columns));
       return;
     }
     int const lane = static_cast<int>(threadIdx.x) % 32;
@@ -99,7 +99,7 @@ struct head_adder {
         total += term(i / columns + k / terms_in_row, i % columns + k % terms_in_row);
       }
       total = sum_of_warp(total);
-      if (lane == 0) view(i / columns, i % columns) += total;
+      if (lane == 0) p.give(view(i / columns, i % columns), total);
     }
   }
 
