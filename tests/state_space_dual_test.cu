@@ -168,7 +168,7 @@ TEST(StateSpaceDualBfloat16, FollowsNoStateThatHasDecayed) {
   EXPECT_EQ(found(0), 8192u * 3);
   EXPECT_LT(found(1), found(0) / 4);
   EXPECT_GT(found(1), 0u);
-  // 2^-32 of a state is far below what rounding leaves of it.
+  // 2^-20 of a state is far below what rounding leaves of it.
   for (index_t i = 0; i < few.y.size(); ++i) {
     auto const a = static_cast<float>(few.y.data()[i]), b = static_cast<float>(all.y.data()[i]);
     ASSERT_NEAR(a, b, 0x1p-7 * (0.01f + std::abs(b)));

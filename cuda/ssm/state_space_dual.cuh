@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <type_traits>
 
 #include "ssm/detail/dual_launch.cuh"
@@ -23,7 +24,8 @@ struct state_space_dual_plan {
   index_t segments = 0;
   /// The first pass follows a state back until all that is further back would be multiplied by less
   /// than this; what it leaves out is at most that part of the state there. 0 follows everything.
-  float negligible = 0x1p-32f;
+  /// Unless given 2^-32, or 2^-20 where inputs have 16 bits.
+  std::optional<float> negligible = std::nullopt;
   /// For float: products of numbers of 22 bits by three products on the matrix units; otherwise by
   /// one, of numbers rounded to 11 bits, in 0.6 of the time on an H200.
   bool exact = true;
@@ -60,9 +62,9 @@ void give_inputs(dual_problem<T>& p, state_space_dual_inputs<T, memory::device> 
                        " states, expected at most 256");
   require<shape_error>(plan.segments >= 0 && plan.segments <= 65535, call, ": plan.segments is ",
                        plan.segments, ", expected 0 to 65535");
-  require<shape_error>(plan.negligible >= 0.0f && plan.negligible < 1.0f, call,
-                       ": plan.negligible is ", plan.negligible,
-                       ", expected at least 0 and less than 1");
+  float const negligible = plan.negligible.value_or(sizeof(T) == 2 ? 0x1p-20f : 0x1p-32f);
+  require<shape_error>(negligible >= 0.0f && negligible < 1.0f, call, ": plan.negligible is ",
+                       negligible, ", expected at least 0 and less than 1");
   p.x = in.x, p.gate = in.gate, p.B = in.B, p.C = in.C, p.step_size = in.step_size;
   p.eigenvalue = in.eigenvalue, p.step_bias = in.step_bias, p.D = in.D, p.scaling = in.scaling;
   p.softplus = in.step_rule.softplus, p.limited = in.step_rule.limits.has_value();
@@ -74,7 +76,7 @@ void give_inputs(dual_problem<T>& p, state_space_dual_inputs<T, memory::device> 
   p.exact = plan.exact;
   // With negative steps states grow again: then nothing may be left out.
   bool const never_negative = p.softplus || p.smallest_step >= 0.0f;
-  p.negligible = never_negative ? plan.negligible : 0.0f;
+  p.negligible = never_negative ? negligible : 0.0f;
   p.visited = plan.visited;
 }
 
