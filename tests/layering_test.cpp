@@ -34,7 +34,7 @@ constexpr char const* layers[] = {
     "scan linear_scan detail/linear_step detail/linear_rows_tile detail/linear_rows_chunk "
     "detail/linear_rows detail/linear_columns_tile detail/linear_columns_words "
     "detail/linear_columns detail/linear_teams_problem detail/linear_teams_tile "
-    "detail/linear_teams detail/linear_teams_launch "
+    "detail/linear_teams_memory detail/linear_teams detail/linear_teams_launch "
     "detail/linear_lanes detail/linear_launch",
     "causal_conv1d detail/causal_conv1d_block detail/causal_conv1d_fast "
     "detail/causal_conv1d_fast_vjp detail/causal_conv1d_inputs detail/causal_conv1d_reference "

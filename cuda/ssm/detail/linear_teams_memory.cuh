@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+// linear_teams_memory.cuh: how many blocks are a team, and what each has in shared memory.
+#pragma once
+
+#include "ssm/detail/cluster.cuh"
+#include "ssm/detail/linear_teams_tile.cuh"
+
+namespace ssm::gpu::detail {
+
+/// The blocks of a cluster are a team, at most so many.
+inline constexpr int most_blocks_of_team = 8;
+/// Teams of a band, at most so many.
+inline constexpr int most_teams_of_band = 16;
+
+/// Tiles in shared memory: as many as there is room for beside what blocks send each other.
+template <class Tiles, bool Chained>
+inline constexpr int team_stages = [] {
+  constexpr int map = sizeof(affine_map<typename Tiles::number>),
+                beside = (Chained ? 512 : 1920) * map;
+  constexpr int fitting =
+      (227 * 1024 - beside) / static_cast<int>(sizeof(typename Tiles::stage_memory));
+  return fitting < 6 ? fitting : 6;
+}();
+/// Rounds from the fold of a tile until it runs. Where no other team is waited for, tiles of twice
+/// as many elements rather arrive earlier.
+template <class Tiles, bool Chained>
+inline constexpr int team_delay = Chained ? team_stages<Tiles, true> - 2
+                                          : (team_stages<Tiles, false> -
+                                             (sizeof(typename Tiles::stored) == 2)) /
+                                                2;
+
+template <class Tiles, bool Chained>
+struct team_memory {
+  using map = affine_map<typename Tiles::number>;
+  /// What blocks of a team may differ by: where they are chained, all wait for all.
+  static constexpr int delay = team_delay<Tiles, Chained>;
+  static constexpr int rounds = Chained ? delay + 2 : 2 * delay + 2;
+  /// Of all blocks, for the channels that this block cares for.
+  static constexpr int maps = Chained ? 32 + most_blocks_of_team : 32 * most_blocks_of_team;
+
+  typename Tiles::stage_memory stages[team_stages<Tiles, Chained>];
+  map of_block[rounds][maps];
+  typename Tiles::number entering[rounds][32];       ///< the block's tile
+  typename Tiles::number entering_team[rounds][32];  ///< for the block's channels
+  mailbox maps_are_here[rounds], states_are_here[rounds];
+};
+
+/// Workers, a warp that composes what they folded, one that publishes it, and those that find out
+/// what enters.
+template <class Tiles, bool Chained>
+inline constexpr int team_threads = Tiles::workers + 32 * (Chained ? 4 : 2);
+
+}  // namespace ssm::gpu::detail
