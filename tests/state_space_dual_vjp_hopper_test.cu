@@ -5,9 +5,12 @@
 #include <cmath>
 #include <cstdint>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "ssm/state_space_dual_vjp.cuh"
 #include "support/device.cuh"
+#include "support/long_patterns.cuh"
 #include "support/state_space_dual_vjp_device.cuh"
 
 namespace {
@@ -131,6 +134,97 @@ TEST(StateSpaceDualVjpHopper, GivesTheSameBitsEveryTime) {
     again.add({.segments = 4});
     EXPECT_TRUE(again.fetch() == once);
   }
+}
+
+/// Inputs of more than 2^31 elements, dense, and what any part of their time gives from zeros.
+struct long_case {
+  static constexpr index_t length = (index_t{1} << 19) + 300, heads = 64, head_dim = 64;
+  static constexpr index_t states = 128;
+  static constexpr index_array<4> carry{1, heads, head_dim, states};
+  template <class Element, int Rank>
+  using array = gpu::tensor<Element, Rank>;
+
+  gpu::stream stream;
+  array<T, 4> x{stream, {1, length, heads, head_dim}}, y_cotangent{stream, {1, length, heads, 64}};
+  array<T, 4> B{stream, {1, length, 1, states}}, C{stream, {1, length, 1, states}};
+  array<T, 3> step_size{stream, {1, length, heads}};
+  array<float, 1> eigenvalue{stream, {heads}};
+
+  long_case() {
+    auto const fill = [&](auto&... each) {
+      (fill_pattern(stream, tensor_view<T, 1, memory::device>(each.view().data_handle(),
+                                                              {each.view().size()})),
+       ...);
+    };
+    fill(x, y_cotangent, B, C, step_size);
+    tensor<float, 1> rates({heads});
+    for (index_t h = 0; h < heads; ++h) rates(h) = -0.25f * static_cast<float>(1 + h % 8);
+    gpu::copy_to_device(stream, std::as_const(rates).view(), eigenvalue.view());
+    stream.wait();
+  }
+
+  struct result {
+    array<T, 4> y;
+    array<float, 4> x, B;
+  };
+  result of(index_t first, index_t count) {
+    auto const part = [&](auto& all) { return std::as_const(all).view().slice(1, first, count); };
+    state_space_dual_inputs<T, memory::device> in{};
+    in.x = part(x), in.B = part(B), in.C = part(C), in.step_size = part(step_size);
+    in.eigenvalue = std::as_const(eigenvalue).view();
+    in.step_rule.softplus = true;
+    result r{{stream, {1, count, heads, head_dim}},
+             {stream, {1, count, heads, head_dim}},
+             {stream, {1, count, 1, states}}};
+    array<float, 4> initial(stream, carry), final(stream, carry), cotangent(stream, carry);
+    for (auto* each : {&initial, &final, &cotangent}) {
+      gpu::check(cudaMemsetAsync(each->view().data_handle(), 0,
+                                 sizeof(float) * std::size_t(each->view().size()), stream.get()),
+                 "cudaMemsetAsync");
+    }
+    gpu::state_space_dual_allocating(stream, in, final.view(), r.y.view());
+    gpu::state_space_dual_vjp_allocating(
+        stream, in, std::as_const(initial).view(), part(y_cotangent), cotangent.view(),
+        {.x = r.x.view(), .B = r.B.view()}, {}, {}, gpu::accumulate::no);
+    stream.wait();
+    return r;
+  }
+};
+
+template <class Element>
+std::vector<Element> steps_of(gpu::tensor<Element, 4> const& from, index_t first, index_t count) {
+  auto const view = from.view();
+  std::vector<Element> found(static_cast<std::size_t>(count * view.stride(1)));
+  gpu::check(cudaMemcpy(found.data(), view.data_handle() + first * view.stride(1),
+                        sizeof(Element) * found.size(), cudaMemcpyDeviceToHost),
+             "cudaMemcpy");
+  return found;
+}
+
+// A step is forgotten after 300 more: e^(-0.25 · 0.34 · 300) of it are left. What each run rounds
+// of four factors is independent, as above.
+TEST(StateSpaceDualVjpHopper, ReachesBeyondTwoToThe31) {
+  SSM_SKIP_WITHOUT_HOPPER();
+  if (!is_free(std::size_t{60} << 30)) GTEST_SKIP() << "too little memory";
+  long_case of;
+  constexpr index_t part = 704, looked_at = 300, last = (long_case::length - part) / 64 * 64;
+  constexpr index_t rest = long_case::length - last;
+  auto const whole = of.of(0, long_case::length), begin = of.of(0, part), end = of.of(last, rest);
+  auto const expect_near = [](char const* name, auto const& a, auto const& b) {
+    double error = 0, norm = 0;
+    for (std::size_t i = 0; i < a.size(); ++i) {
+      double const u = static_cast<float>(a[i]), v = static_cast<float>(b[i]);
+      error += (u - v) * (u - v), norm += v * v;
+    }
+    EXPECT_GT(norm, 0) << name;
+    EXPECT_LE(std::sqrt(error / norm), 0x1p-9 * std::sqrt(8.0 / 3)) << name;
+  };
+  index_t const to = long_case::length - looked_at;
+  expect_near("y", steps_of(whole.y, to, looked_at), steps_of(end.y, to - last, looked_at));
+  expect_near("x", steps_of(whole.x, to, looked_at), steps_of(end.x, to - last, looked_at));
+  expect_near("B", steps_of(whole.B, to, looked_at), steps_of(end.B, to - last, looked_at));
+  expect_near("first x", steps_of(whole.x, 0, looked_at), steps_of(begin.x, 0, looked_at));
+  expect_near("first B", steps_of(whole.B, 0, looked_at), steps_of(begin.B, 0, looked_at));
 }
 
 }  // namespace
