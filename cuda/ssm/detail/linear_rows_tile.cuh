@@ -31,7 +31,7 @@ struct rows_problem {
   index_t walk_rows;  ///< rows in a walk, more than one where a tile holds them
   index_t walks, tiles_in_walk, tiles;
   double inverse_walks;
-  unsigned long long* drawn;      ///< parts of walks that have been; nullptr: blocks have shares
+  unsigned long long* drawn;      ///< parts of walks that have been, where blocks draw them
   state_slot<number>* handed_on;  ///< for each walk
   tile_slot<number>* words;  ///< of each walk: tiles, groups of them, what enters groups of groups
 };

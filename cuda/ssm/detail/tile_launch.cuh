@@ -97,8 +97,8 @@ std::size_t run_walks(on where, typename Tiles::problem p, std::byte* workspace,
   } else {
     blocks = divide_up(p.walks, divide_up(p.walks, blocks));  // so that all have the same to do
   }
-  launch_tiles<Tiles>(where, walk_kernel<Tiles>, p, blocks, walk_threads<Tiles>, Tiles::walk_stages,
-                      false);
+  launch_tiles<Tiles>(where, draws ? walk_kernel<Tiles, true> : walk_kernel<Tiles, false>, p,
+                      blocks, walk_threads<Tiles>, Tiles::walk_stages, false);
   return 0;
 }
 

@@ -2,6 +2,8 @@
 // tile_walk.cuh: blocks that run parts of a scan that need little of each other.
 #pragma once
 
+#include <type_traits>
+
 #include "ssm/detail/tile_pipeline.cuh"
 
 namespace ssm::gpu::detail {
@@ -10,22 +12,41 @@ namespace ssm::gpu::detail {
 template <class Tiles>
 inline constexpr int walk_threads = Tiles::workers + 32;
 
-/// A walk is a part of a scan in which whole rows begin and end. It is cut into parts of tiles,
-/// each half of what remains, so that blocks end together however fast each is: they draw the parts
-/// in turn, the first ones of all walks before the second ones, and hand on the state between them.
-/// Where there are few tiles each block has a share of whole walks instead.
-/// A block takes a part tile by tile with the state in hand, and while it waits for memory or at
-/// its own barrier, those beside it on the multiprocessor work.
+/// A walk is a part of a scan in which whole rows begin and end. A block takes walks, or parts of
+/// them, tile by tile with the state in hand, and while it waits for memory or at its own barrier,
+/// those beside it on the multiprocessor work.
+/// Where there are few tiles each block has a share of whole walks.
 template <class Tiles>
-class walk_parts {  // of a block
+class walk_share {
+ public:
+  using tile_type = typename Tiles::tile_type;
+
+  __device__ explicit walk_share(typename Tiles::problem const& p) : p_{p} {}
+
+  /// The next tile, none after the last walk.
+  __device__ tile_type next(Tiles const& tiles) {
+    auto const tile = walk_ < p_.walks ? tiles.find_in_walk(walk_, step_) : tile_type{};
+    step_ += 1;
+    if (tile.ends_walk) walk_ += gridDim.x, step_ = 0;
+    return tile;
+  }
+
+ private:
+  typename Tiles::problem const& p_;
+  index_t walk_ = blockIdx.x, step_ = 0;
+};
+
+/// Where there are many, walks are cut into parts, each half of what remains, so that blocks end
+/// together however fast each is: they draw the parts in turn, the first ones of all walks before
+/// the second ones, and hand on the state between them.
+template <class Tiles>
+class walk_parts {
  public:
   using problem = typename Tiles::problem;
   using tile_type = typename Tiles::tile_type;
 
   __device__ explicit walk_parts(problem const& p)
-      : p_{p},
-        tiles_{p.drawn == nullptr ? p.tiles_in_walk : (p.tiles_in_walk + 1) / 2},
-        left_{p.tiles_in_walk} {
+      : p_{p}, tiles_{(p.tiles_in_walk + 1) / 2}, left_{p.tiles_in_walk} {
     draw(blockIdx.x);
   }
 
@@ -48,11 +69,10 @@ class walk_parts {  // of a block
 
  private:
   __device__ index_t next_part() {
-    return p_.drawn == nullptr ? number_ + gridDim.x
-                               : gridDim.x + static_cast<index_t>(atomicAdd(p_.drawn, 1ull));
+    return gridDim.x + static_cast<index_t>(atomicAdd(p_.drawn, 1ull));
   }
   __device__ void draw(index_t number) {
-    number_ = number, step_ = 0;
+    step_ = 0;
     while (tiles_ > 0 && number >= before_ + p_.walks) {
       before_ += p_.walks, part_ += 1;
       first_ += tiles_, left_ -= tiles_;
@@ -62,17 +82,17 @@ class walk_parts {  // of a block
   }
 
   problem const& p_;
-  index_t number_ = 0, walk_ = 0, before_ = 0;  ///< parts with a lower number than this walk 0's
+  index_t walk_ = 0, before_ = 0;  ///< parts with a lower number than this walk 0's
   index_t first_ = 0, step_ = 0;
   index_t tiles_, left_;  ///< in this part, and from its beginning on
   int part_ = 0;
 };
 
-/// Run all walks.
+/// Run all walks, whose parts blocks draw or have a share of.
 /// `Tiles` has  problem: walks, tiles_in_walk, drawn, handed_on;  stage_memory;  number;  maps;
 ///              tile_type: is_none, is_empty, ends_walk, walk, part, continues_walk, ends_part;
 ///              workers, walk_stages, walk_blocks;  find_in_walk, request, fold, pass, run.
-template <class Tiles>
+template <class Tiles, bool Draws>
 __global__ void __launch_bounds__(walk_threads<Tiles>, Tiles::walk_blocks)
     walk_kernel(typename Tiles::problem const p) {
   using tile_type = typename Tiles::tile_type;
@@ -86,7 +106,7 @@ __global__ void __launch_bounds__(walk_threads<Tiles>, Tiles::walk_blocks)
 
   if (threadIdx.x >= Tiles::workers) {
     bool const leads = threadIdx.x % 32 == 0;
-    walk_parts<Tiles> parts(p);
+    std::conditional_t<Draws, walk_parts<Tiles>, walk_share<Tiles>> parts(p);
     auto const find_next = [&](int round) {
       if (leads) tile_of(round) = parts.next(tiles);
     };
@@ -95,7 +115,8 @@ __global__ void __launch_bounds__(walk_threads<Tiles>, Tiles::walk_blocks)
     for (int round = 0; !tile_of(round).is_none(); ++round) {
       find_next(round + S);
       auto const& tile = tile_of(round);
-      if (leads && tile.continues_walk) handed[round % 2] = p.handed_on[tile.walk].wait(tile.part);
+      if (Draws && leads && tile.continues_walk)
+        handed[round % 2] = p.handed_on[tile.walk].wait(tile.part);
       meet<walk_threads<Tiles>>(1);
     }
     return;
@@ -111,9 +132,10 @@ __global__ void __launch_bounds__(walk_threads<Tiles>, Tiles::walk_blocks)
     typename Tiles::maps maps;
     tiles.fold(tile, round % S, maps);
     meet<walk_threads<Tiles>>(1);
-    if (tile.continues_walk) carry = handed[round % 2];
+    if (Draws && tile.continues_walk) carry = handed[round % 2];
     auto const entering = tiles.pass(tile, round % S, carry);
-    if (tile.ends_part && threadIdx.x == 0) p.handed_on[tile.walk].hand_on(carry, tile.part + 1);
+    if (Draws && tile.ends_part && threadIdx.x == 0)
+      p.handed_on[tile.walk].hand_on(carry, tile.part + 1);
     tiles.run(tile, round % S, entering, maps);
   }
 }
