@@ -42,9 +42,10 @@ inline std::string escaped(std::string_view text) {
   return result;
 }
 
-/// Distinguishable with any kind of colour vision, on white and on black.
-inline constexpr std::array<char const*, 6> palette = {"#3a7ebf", "#d9772b", "#3a9a6b",
-                                                       "#c94f6d", "#8d6cc0", "#8a8f98"};
+/// To be told apart on white and on black, the first six with any kind of colour vision.
+inline constexpr std::array<char const*, 9> palette = {"#3a7ebf", "#d9772b", "#3a9a6b",
+                                                       "#c94f6d", "#8d6cc0", "#8a8f98",
+                                                       "#b39422", "#27a3b0", "#9c6b4e"};
 
 inline constexpr char const* ink = "currentColor";
 
