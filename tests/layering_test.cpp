@@ -26,7 +26,8 @@ constexpr char const* layers[] = {
     "detail/parallel_for "
     "detail/require_writable "
     "detail/scratch "
-    "detail/sum_into detail/require_apart detail/cluster detail/tile_words detail/tile_pipeline "
+    "detail/sum_into detail/require_apart detail/barrier detail/cluster detail/tile_words "
+    "detail/tile_pipeline "
     "detail/tile_walk detail/tile_launch workspace "
     "detail/device_math",
     "discretize recurrence diagonal scalar_identity readout step_size packed spectrum_scaling "
