@@ -74,26 +74,42 @@ __device__ void wait_for_products_but() {
   "+f"(d[56]), "+f"(d[57]), "+f"(d[58]), "+f"(d[59]), "+f"(d[60]), "+f"(d[61]), \
   "+f"(d[62]), "+f"(d[63])
 // clang-format on
+/// Rows of a in shared memory, or four registers of them; `types` of elements, then whether b has
+/// columns ("1") or rows ("0").
+#define SSM_PRODUCT_OF_TILES(types, columns)                                    \
+  asm volatile(                                                                 \
+      "{\n.reg .pred adds;\n.reg .b64 a, b;\nsetp.ne.b32 adds, %34, 0;\n"       \
+      "mov.b64 a, {%32, %35};\nmov.b64 b, {%33, %35};\n"                        \
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32." types " {" SSM_REGISTERS_32 \
+      "}, a, b, adds, 1, 1, 0, " columns ";\n}"                                 \
+      : SSM_SUMS_32                                                             \
+      : "r"(a.sixteens), "r"(b.sixteens), "r"(int(adds)), "n"(tile_layout))
+#define SSM_PRODUCT_32(types, columns)                                               \
+  asm volatile(                                                                      \
+      "{\n.reg .pred adds;\n.reg .b64 b;\nsetp.ne.b32 adds, %37, 0;\n"               \
+      "mov.b64 b, {%36, %38};\n"                                                     \
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32." types " {" SSM_REGISTERS_32      \
+      "}, {%32, %33, %34, %35}, b, adds, 1, 1, " columns ";\n}"                      \
+      : SSM_SUMS_32                                                                  \
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b.sixteens), "r"(int(adds)), \
+        "n"(tile_layout))
+#define SSM_PRODUCT_64(types, columns)                                               \
+  asm volatile(                                                                      \
+      "{\n.reg .pred adds;\n.reg .b64 b;\nsetp.ne.b32 adds, %69, 0;\n"               \
+      "mov.b64 b, {%68, %70};\n"                                                     \
+      "wgmma.mma_async.sync.aligned.m64n128k16.f32." types " {" SSM_REGISTERS_64     \
+      "}, {%64, %65, %66, %67}, b, adds, 1, 1, " columns ";\n}"                      \
+      : SSM_SUMS_64                                                                  \
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b.sixteens), "r"(int(adds)), \
+        "n"(tile_layout))
 
 /// d_ij = Σ_k a_ik b_jk (+ d_ij) for k < 16, rows of a and b in shared memory.
 template <class T>
 __device__ void multiply_rows(float (&d)[32], tile_rows a, tile_rows b, bool adds) {
   if constexpr (std::is_same_v<T, bfloat16>) {
-    asm volatile(
-        "{\n.reg .pred adds;\n.reg .b64 a, b;\nsetp.ne.b32 adds, %34, 0;\n"
-        "mov.b64 a, {%32, %35};\nmov.b64 b, {%33, %35};\n"
-        "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" SSM_REGISTERS_32
-        "}, a, b, adds, 1, 1, 0, 0;\n}"
-        : SSM_SUMS_32
-        : "r"(a.sixteens), "r"(b.sixteens), "r"(int(adds)), "n"(tile_layout));
+    SSM_PRODUCT_OF_TILES("bf16.bf16", "0");
   } else {
-    asm volatile(
-        "{\n.reg .pred adds;\n.reg .b64 a, b;\nsetp.ne.b32 adds, %34, 0;\n"
-        "mov.b64 a, {%32, %35};\nmov.b64 b, {%33, %35};\n"
-        "wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16 {" SSM_REGISTERS_32
-        "}, a, b, adds, 1, 1, 0, 0;\n}"
-        : SSM_SUMS_32
-        : "r"(a.sixteens), "r"(b.sixteens), "r"(int(adds)), "n"(tile_layout));
+    SSM_PRODUCT_OF_TILES("f16.f16", "0");
   }
 }
 
@@ -101,23 +117,9 @@ __device__ void multiply_rows(float (&d)[32], tile_rows a, tile_rows b, bool add
 template <class T>
 __device__ void multiply_rows(float (&d)[32], unsigned const* a, tile_rows b, bool adds) {
   if constexpr (std::is_same_v<T, bfloat16>) {
-    asm volatile(
-        "{\n.reg .pred adds;\n.reg .b64 b;\nsetp.ne.b32 adds, %37, 0;\n"
-        "mov.b64 b, {%36, %38};\n"
-        "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" SSM_REGISTERS_32
-        "}, {%32, %33, %34, %35}, b, adds, 1, 1, 0;\n}"
-        : SSM_SUMS_32
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b.sixteens), "r"(int(adds)),
-          "n"(tile_layout));
+    SSM_PRODUCT_32("bf16.bf16", "0");
   } else {
-    asm volatile(
-        "{\n.reg .pred adds;\n.reg .b64 b;\nsetp.ne.b32 adds, %37, 0;\n"
-        "mov.b64 b, {%36, %38};\n"
-        "wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16 {" SSM_REGISTERS_32
-        "}, {%32, %33, %34, %35}, b, adds, 1, 1, 0;\n}"
-        : SSM_SUMS_32
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b.sixteens), "r"(int(adds)),
-          "n"(tile_layout));
+    SSM_PRODUCT_32("f16.f16", "0");
   }
 }
 
@@ -127,23 +129,9 @@ template <class T>
 __device__ void multiply_columns(float (&d)[32], unsigned const* a, tile_columns b,
                                  bool adds = true) {
   if constexpr (std::is_same_v<T, bfloat16>) {
-    asm volatile(
-        "{\n.reg .pred adds;\n.reg .b64 b;\nsetp.ne.b32 adds, %37, 0;\n"
-        "mov.b64 b, {%36, %38};\n"
-        "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" SSM_REGISTERS_32
-        "}, {%32, %33, %34, %35}, b, adds, 1, 1, 1;\n}"
-        : SSM_SUMS_32
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b.sixteens), "r"(int(adds)),
-          "n"(tile_layout));
+    SSM_PRODUCT_32("bf16.bf16", "1");
   } else {
-    asm volatile(
-        "{\n.reg .pred adds;\n.reg .b64 b;\nsetp.ne.b32 adds, %37, 0;\n"
-        "mov.b64 b, {%36, %38};\n"
-        "wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16 {" SSM_REGISTERS_32
-        "}, {%32, %33, %34, %35}, b, adds, 1, 1, 1;\n}"
-        : SSM_SUMS_32
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b.sixteens), "r"(int(adds)),
-          "n"(tile_layout));
+    SSM_PRODUCT_32("f16.f16", "1");
   }
 }
 
@@ -151,23 +139,9 @@ template <class T>
 __device__ void multiply_columns(float (&d)[64], unsigned const* a, tile_columns b,
                                  bool adds = true) {
   if constexpr (std::is_same_v<T, bfloat16>) {
-    asm volatile(
-        "{\n.reg .pred adds;\n.reg .b64 b;\nsetp.ne.b32 adds, %69, 0;\n"
-        "mov.b64 b, {%68, %70};\n"
-        "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" SSM_REGISTERS_64
-        "}, {%64, %65, %66, %67}, b, adds, 1, 1, 1;\n}"
-        : SSM_SUMS_64
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b.sixteens), "r"(int(adds)),
-          "n"(tile_layout));
+    SSM_PRODUCT_64("bf16.bf16", "1");
   } else {
-    asm volatile(
-        "{\n.reg .pred adds;\n.reg .b64 b;\nsetp.ne.b32 adds, %69, 0;\n"
-        "mov.b64 b, {%68, %70};\n"
-        "wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16 {" SSM_REGISTERS_64
-        "}, {%64, %65, %66, %67}, b, adds, 1, 1, 1;\n}"
-        : SSM_SUMS_64
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b.sixteens), "r"(int(adds)),
-          "n"(tile_layout));
+    SSM_PRODUCT_64("f16.f16", "1");
   }
 }
 
@@ -175,15 +149,12 @@ __device__ void multiply_columns(float (&d)[64], unsigned const* a, tile_columns
 template <class T>
 __device__ void multiply_columns(float (&d)[32], tile_rows a, tile_columns b, bool adds) {
   static_assert(std::is_same_v<T, bfloat16>);
-  asm volatile(
-      "{\n.reg .pred adds;\n.reg .b64 a, b;\nsetp.ne.b32 adds, %34, 0;\n"
-      "mov.b64 a, {%32, %35};\nmov.b64 b, {%33, %35};\n"
-      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" SSM_REGISTERS_32
-      "}, a, b, adds, 1, 1, 0, 1;\n}"
-      : SSM_SUMS_32
-      : "r"(a.sixteens), "r"(b.sixteens), "r"(int(adds)), "n"(tile_layout));
+  SSM_PRODUCT_OF_TILES("bf16.bf16", "1");
 }
 
+#undef SSM_PRODUCT_OF_TILES
+#undef SSM_PRODUCT_32
+#undef SSM_PRODUCT_64
 #undef SSM_REGISTERS_32
 #undef SSM_REGISTERS_64
 #undef SSM_SUMS_32
