@@ -174,21 +174,21 @@ std::size_t run_columns(on where, linear_call<T, Step> call, std::byte* workspac
 template <bool Reversed, class T, class Step>
 std::size_t run_rows(on where, linear_call<T, Step> const& call, std::byte* workspace,
                      bool launches) {
-  constexpr index_t V = rows_packet<T>;
+  constexpr index_t V = rows_packet<T>, line = rows_line<T>;
   rows_problem<T, Step> p{};
   p.rows = call.batch * call.channels, p.length = call.length;
   auto const pitch = [&](auto const& array) {
     return p.rows == 1 ? p.length : call.channels > 1 ? array.channel : array.batch;
   };
-  auto const misplaced = [&](auto const& array) {  // elements past a multiple of 16 bytes
-    return static_cast<index_t>(reinterpret_cast<std::uintptr_t>(array.data) % 16 / sizeof(T));
+  auto const misplaced = [&](auto const& array) {  // elements past a line
+    return static_cast<index_t>(reinterpret_cast<std::uintptr_t>(array.data) / sizeof(T)) % line;
   };
   index_t const lead = misplaced(call.in[0]);
   bool is_flat = true;
   auto const give = [&](auto const& from, auto& data, index_t& data_pitch) {
     data = from.data;
     data_pitch = pitch(from);
-    is_flat = is_flat && data_pitch == p.length && misplaced(from) == lead;
+    is_flat = is_flat && data_pitch == p.length && misplaced(from) % V == lead % V;
   };
   for (int k = 0; k < Step::inputs; ++k) give(call.in[k], p.in[k], p.in_pitch[k]);
   for (int k = 0; k < Step::outputs; ++k) give(call.out[k], p.out[k], p.out_pitch[k]);
@@ -198,9 +198,9 @@ std::size_t run_rows(on where, linear_call<T, Step> const& call, std::byte* work
 
   constexpr int chunks = Step::inputs == 2 ? 3 : 2;
   index_t const steps = p.rows * p.length;
-  bool const is_aligned = is_flat && lead == 0 && p.length % V == 0;
-  if (is_flat) p.front = Reversed ? (V - (lead + steps) % V) % V : lead;
-  index_t const most_front = is_aligned ? 0 : V - 1;
+  bool const is_aligned = is_flat && lead % V == 0 && p.length % V == 0;
+  if (is_flat) p.front = Reversed ? (line - (lead + steps) % line) % line : lead;
+  index_t const most_front = p.front == 0 && p.length % line == 0 ? 0 : line - 1;
   auto const cut = [&](index_t slots) {  // into tiles of so many
     p.walk_rows = std::max<index_t>(1, (slots - most_front) / p.length);
     p.walks = divide_up(p.rows, p.walk_rows);

@@ -20,74 +20,64 @@ __device__ tile_map<A> scan_warps(tile_map<A> const (&maps)[Warps]) {
   return upto;
 }
 
-/// Where the maps of a walk are.
-template <class T, class Step>
-struct words_of_walk {
-  using slot = tile_slot<accumulator_t<T>>;
-
-  slot *tiles, *groups, *states;
-
-  __device__ words_of_walk(rows_problem<T, Step> const& p, index_t walk) {
-    index_t const count = p.tiles_in_walk, of_groups = groups_of(count);
-    tiles = p.words + walk * words_in_walk(count);
-    groups = tiles + count;
-    states = groups + of_groups;
-  }
-};
-
-/// The state that enters a tile, by one warp, which also tells later tiles what they need of it.
-/// Maps are composed in an order that follows from the shape alone, so the bits never change:
-/// those of tiles within their group, those of groups within theirs, and only then a state crosses.
+/// The state that enters a tile, by one warp: what left a group a few before its own, and the maps
+/// of all tiles since, straight from the blocks that have them. They are composed in an order that
+/// follows from the shape alone, so the bits never change: those of a group, these of groups, and
+/// only then the state crosses.
 template <class T, class Step>
 __device__ accumulator_t<T> enter_tile(rows_problem<T, Step> const& p, rows_tile const& at) {
-  using number = accumulator_t<T>;
-  constexpr index_t G = tiles_in_group;
+  using slot = tile_slot<accumulator_t<T>>;
+  using map = tile_map<accumulator_t<T>>;
+  constexpr int G = tiles_in_group, R = recent_groups;
   int const lane = static_cast<int>(threadIdx.x % 32);
-  index_t const group = at.step / G, block = group / G;
-  int const in_group = static_cast<int>(at.step % G), in_block = static_cast<int>(group % G);
-  words_of_walk<T, Step> const words(p, at.walk);
-  auto* const tiles = words.tiles + group * G;
-  auto* const groups = words.groups + block * G;
-  auto* const states = words.states;
-  bool const ends_group = in_group == G - 1, ends_block = ends_group && in_block == G - 1;
+  index_t const group = at.step / G;
+  int const in_group = static_cast<int>(at.step % G);
+  bool const ends_group = in_group == G - 1, needs_state = group > R;
+  slot* const tiles = p.words + at.walk * words_in_walk(p.tiles_in_walk);
+  slot* const states = tiles + p.tiles_in_walk;  // what leaves a group
 
-  bool const needs_tile = lane < in_group, needs_own = ends_group && lane == in_group;
-  bool const needs_group = lane < in_block;
-  bool const needs_state = block > 0;
-
-  // All are asked for before one is waited for: mostly they are there. Lanes that need none look at
-  // one that exists.
-  auto& tile_of_lane = tiles[lane < in_group ? lane : in_group];
-  auto& group_of_lane = groups[lane < in_block ? lane : in_block];
-  auto& state_before = states[block > 0 ? block - 1 : 0];
-  auto of_tile = tile_of_lane.load();
-  auto of_group = group_of_lane.load();
-  auto before = state_before.load();
-  auto const wait_for = [](bool needs, auto& content, auto& slot) {
-    while (!__all_sync(0xffffffffu, !needs || !content.is_empty())) {
-      __nanosleep(64);
-      content = slot.load();
-    }
-    return needs ? content.map() : tile_map<number>{};
+  // All are asked for before one is waited for: mostly they are there.
+  typename slot::content of_tile[R + 1], state;
+  auto const needs = [&](int back) {
+    return back > 0 ? group >= back : lane < in_group || (ends_group && lane == in_group);
   };
+  auto const look = [&] {
+#pragma unroll
+    for (int back = R; back >= 0; --back) {
+      if (needs(back) && of_tile[back].is_empty()) {
+        of_tile[back] = tiles[(group - back) * G + lane].load();
+      }
+    }
+    if (needs_state && state.is_empty()) state = states[group - R - 1].load();
+  };
+  auto const is_there = [&] {
+    bool all = !needs_state || !state.is_empty();
+#pragma unroll
+    for (int back = R; back >= 0; --back) all = all && (!needs(back) || !of_tile[back].is_empty());
+    return all;
+  };
+  for (look(); !__all_sync(0xffffffffu, is_there()); look()) __nanosleep(64);
 
   // In the order of time; lane 0 has the whole.
-  auto const fold = [&](tile_map<number> map) {
+  auto const fold = [&](map one) {
+#pragma unroll
     for (int d = 1; d < 32; d *= 2) {
-      auto const later = from_lane(map, lane + d);
-      if (lane % (2 * d) == 0) map = compose(map, later);
+      auto const later = from_lane(one, lane + d);
+      if (lane % (2 * d) == 0) one = compose(one, later);
     }
-    return from_lane(map, 0);
+    return one;
   };
-  auto const tile_map_of_lane = wait_for(needs_tile || needs_own, of_tile, tile_of_lane);
-  auto const own = from_lane(tile_map_of_lane, G - 1);  // where the group ends here
-  auto const in_group_before = fold(needs_tile ? tile_map_of_lane : tile_map<number>{});
-  if (ends_group && lane == 0) groups[in_block].publish(compose(in_group_before, own));
-  auto const in_block_before = fold(wait_for(needs_group, of_group, group_of_lane));
-  auto const state = wait_for(needs_state, before, state_before);
-
-  auto const entering = compose(compose(state, in_block_before), in_group_before);
-  if (ends_block && lane == 0) states[block].publish(compose(entering, own));
+  map groups{};
+#pragma unroll
+  for (int back = R; back > 0; --back) {
+    groups = compose(groups, fold(needs(back) ? of_tile[back].map() : map{}));
+  }
+  auto entering = compose(needs_state ? state.map() : map{}, groups);
+  entering = compose(entering, fold(lane < in_group ? of_tile[0].map() : map{}));
+  if (ends_group) {
+    auto const own = from_lane(of_tile[0].map(), G - 1);
+    if (lane == 0) states[group].publish(compose(entering, own));
+  }
   return entering.map.drive;
 }
 
@@ -166,7 +156,8 @@ struct rows_tiles {
   __device__ void publish(rows_tile const& tile, int stage) const {
     auto& of_warp = stages[stage].of_warp;
     auto const upto = scan_warps(of_warp), before = from_lane(upto, lane - 1);
-    if (lane == warps - 1) words_of_walk<T, Step>(p, tile.walk).tiles[tile.step].publish(upto);
+    if (lane == warps - 1)
+      p.words[tile.walk * words_in_walk(p.tiles_in_walk) + tile.step].publish(upto);
     if (lane < warps) of_warp[lane] = lane == 0 ? tile_map<number>{} : before;
   }
 

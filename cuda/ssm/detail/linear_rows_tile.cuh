@@ -10,7 +10,7 @@ namespace ssm::gpu::detail {
 
 /// Rows one after another are one sequence: a step that begins a row forgets what came before it.
 /// Places in it are slots; with `front` unused ones before the first, slot 0 lies at a multiple of
-/// 16 bytes. A walk is a part of it in which whole rows begin and end; each is cut into tiles.
+/// 128 bytes. A walk is a part of it in which whole rows begin and end; each is cut into tiles.
 template <class T, class Step>
 struct rows_problem {
   using number = accumulator_t<T>;
@@ -33,11 +33,14 @@ struct rows_problem {
   double inverse_walks;
   unsigned long long* drawn;      ///< parts of walks that have been, where blocks draw them
   state_slot<number>* handed_on;  ///< for each walk
-  tile_slot<number>* words;  ///< of each walk: tiles, groups of them, what enters groups of groups
+  tile_slot<number>* words;       ///< of each walk: tiles, and what leaves groups of them
 };
 
 template <class T>
 inline constexpr int rows_packet = 16 / static_cast<int>(sizeof(T));
+/// Tiles begin at lines of memory.
+template <class T>
+inline constexpr int rows_line = 128 / static_cast<int>(sizeof(T));
 
 /// Threads that fold and run tiles: of one of a few blocks on a multiprocessor, or of its only one.
 inline constexpr int rows_workers = 256, all_rows_workers = 512;
@@ -46,14 +49,12 @@ inline constexpr int rows_workers = 256, all_rows_workers = 512;
 template <class T, int Chunks, int Workers = rows_workers>
 inline constexpr int rows_tile_slots = Workers* rows_packet<T>* Chunks;
 
-/// Tiles that publish to each other directly, and groups of them: a warp reads either at once.
-inline constexpr int tiles_in_group = 32;
-SSM_HD inline index_t groups_of(index_t tiles) {
-  return (tiles + tiles_in_group - 1) / tiles_in_group;
-}
-/// Words of a walk of so many tiles.
+/// A warp reads the maps of a group of tiles at once: of its own tile's group and of those right
+/// before it, two of which are half of what 132 blocks have under way. More of them took longer.
+inline constexpr int tiles_in_group = 32, recent_groups = 2;
+/// Words of a walk of so many tiles: one for each, and one for what leaves each group.
 SSM_HD inline index_t words_in_walk(index_t tiles) {
-  return tiles + groups_of(tiles) + groups_of(groups_of(tiles));
+  return tiles + (tiles + tiles_in_group - 1) / tiles_in_group;
 }
 
 /// Where the slots of a tile are, counted from its first: 32 bits are enough for that.
@@ -87,7 +88,7 @@ template <int Slots, bool Reversed, class T, class Step>
 __device__ rows_tile find_tile_in_walk(rows_problem<T, Step> const& p, index_t walk, index_t i) {
   index_t const row = walk * p.walk_rows, left = p.rows - row, start = row * p.length;
   index_t const rows = left < p.walk_rows ? left : p.walk_rows;
-  auto const front = static_cast<int>((p.front + start) % rows_packet<T>);
+  auto const front = static_cast<int>((p.front + start) % rows_line<T>);
   rows_tile t{.walk = walk, .step = i, .exists = true};
   t.first = start - front + i * Slots;
   index_t const end = start + rows * p.length - t.first;

@@ -60,7 +60,7 @@ class tile_slot {
    private:
     friend class tile_slot;
     unsigned long long part_[words];
-    unsigned flag_;
+    unsigned flag_ = empty;
   };
   __device__ content load() const {
     content found;
