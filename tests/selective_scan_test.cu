@@ -155,6 +155,17 @@ TEST(SelectiveScan, IsTheFormulaWhereTheFirstPassGoesFar) {
   expect_truth<float>({1, 16800, 12, 16}, 1, {}, seed++, {}, {.segments = 2});
 }
 
+// As many as keep the device busy uncut, in blocks of half as many channels.
+TEST(SelectiveScan, IsTheFormulaForManyRows) {
+  SSM_SKIP_WITHOUT_DEVICE();
+  std::uint64_t seed = 2900;
+  expect_truth<float>({120, 136, 72, 16}, 1, selective_options::all(), seed++, {});
+  for (auto const axis : {dense_axis::channel, dense_axis::time}) {
+    expect_truth<float>({240, 136, 8, 12}, 1, {}, seed++, {axis, 0, 0});
+    expect_truth<bfloat16>({240, 136, 16, 16}, 1, {}, seed++, {axis, 8, 0});
+  }
+}
+
 TEST(SelectiveScan, RoundsOnceToSixteenBits) {
   SSM_SKIP_WITHOUT_DEVICE();
   std::uint64_t seed = 3000;

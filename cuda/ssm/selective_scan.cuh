@@ -143,8 +143,8 @@ std::size_t selective_scan_workspace(
     selective_scan_plan const& plan = {}) {
   auto p = detail::selective_scan_problem(in, carry, y, {}, plan);
   if (!detail::has_work(p)) return 0;
-  return sizeof(float) *
-         static_cast<std::size_t>(plan_segments(p, detail::shape_for(p.states), plan.segments));
+  return sizeof(float) * static_cast<std::size_t>(
+                             plan_segments(p, detail::shape_for(p, plan.segments), plan.segments));
 }
 
 /// Run Mamba's operator over all of time, as selective_scan of the CPU does: the same names,
@@ -179,7 +179,7 @@ void selective_scan(
     selective_scan_plan const& plan = {}) {
   auto p = detail::selective_scan_problem(in, carry, y, checkpoints, plan);
   if (!detail::has_work(p)) return;
-  auto const shape = detail::shape_for(p.states);
+  auto const shape = detail::shape_for(p, plan.segments);
   auto const floats = static_cast<std::size_t>(plan_segments(p, shape, plan.segments));
   auto* const own = detail::checked(memory, sizeof(float) * floats, "selective_scan");
   detail::run_selective(where, p, shape, reinterpret_cast<float*>(own));

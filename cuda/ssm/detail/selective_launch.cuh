@@ -59,20 +59,12 @@ struct selective_shape {
 
   int channels() const { return 2 * 128 / lanes; }
   index_t blocks(bool packed) const {
-    if (!packed) return selective_blocks<2, false>;
-    return lanes == 2   ? selective_blocks<2, true>
-           : lanes <= 8 ? selective_blocks<8, true>
-                        : selective_blocks<32, true>;
+    if (!packed) return selective_blocks<8, 2, false>;
+    return lanes * states <= 16 ? selective_blocks<8, 2, true>
+           : lanes <= 8         ? selective_blocks<8, 8, true>
+                                : selective_blocks<8, 32, true>;
   }
 };
-
-inline selective_shape shape_for(index_t states) {
-  if (states <= 8) return {4, 2};
-  if (states <= 16) return {8, 2};
-  int lanes = 4;
-  while (8 * lanes < states) lanes *= 2;
-  return {8, lanes};
-}
 
 template <class T>
 using selective_kernel = void (*)(selective_problem<T>);
@@ -86,6 +78,39 @@ inline index_t segments_for(index_t blocks, index_t length, index_t slots) {
 
 inline index_t round_up(index_t value, index_t unit) {
   return (value + unit - 1) / unit * unit;
+}
+
+/// How many blocks of `channels` channels a problem's channels are.
+template <class T>
+index_t blocks_of_channels(selective_problem<T> const& p, index_t channels) {
+  return p.batch * (p.channels / p.group_channels) * ((p.group_channels + channels - 1) / channels);
+}
+
+/// Whether a call is a few steps, for which nothing is cut.
+template <class T>
+bool is_few_steps(selective_problem<T> const& p) {
+  return p.length <= few_steps && p.checkpoints.data_handle() == nullptr;
+}
+
+/// `wanted`: segments, or 0.
+template <class T>
+selective_shape shape_for(selective_problem<T> const& p, index_t wanted) {
+  if (p.states <= 8) return {4, 2};
+  if (p.states <= 16) {
+    selective_shape const usual{8, 2}, half{4, 4};
+    if (!p.packed || wanted != 0 || is_few_steps(p)) return usual;
+    // In blocks of half as many channels many rows need not be cut, so that no first pass is
+    // needed; but where segments are long it is short.
+    index_t const slots = processors() * usual.blocks(true);
+    index_t const blocks = blocks_of_channels(p, half.channels());
+    index_t const cut = segments_for(blocks_of_channels(p, usual.channels()), p.length, slots);
+    bool const fits = 16 * blocks >= 7 * slots && blocks <= slots;
+    bool const is_short = p.length < cut * long_segment<T>;
+    return cut > 1 && fits && is_short ? half : usual;
+  }
+  int lanes = 4;
+  while (8 * lanes < p.states) lanes *= 2;
+  return {8, lanes};
 }
 
 template <class T, int States, int Lanes, bool Packed>
@@ -107,6 +132,9 @@ void launch_selective(on where, selective_problem<T> const& p, unsigned blocks) 
 template <class T>
 void launch_selective(on where, selective_problem<T> const& p, selective_shape shape,
                       unsigned blocks) {
+  if (shape.states == 4 && shape.lanes == 4) {
+    return launch_selective<T, 4, 4, true>(where, p, blocks);
+  }
   if (shape.states == 4) return launch_selective<T, 4, 2>(where, p, blocks);
   switch (shape.lanes) {
     case 2:
@@ -166,12 +194,6 @@ void launch_steps(on where, selective_problem<T> const& p) {
          selective_step_call<T, int>(p));
 }
 
-/// Whether a call is a few steps, for which nothing is cut.
-template <class T>
-bool is_few_steps(selective_problem<T> const& p) {
-  return p.length <= few_steps && p.checkpoints.data_handle() == nullptr;
-}
-
 /// Cut time into segments; the floats of workspace that they need.
 template <class T>
 index_t plan_segments(selective_problem<T>& p, selective_shape shape, index_t wanted) {
@@ -179,8 +201,7 @@ index_t plan_segments(selective_problem<T>& p, selective_shape shape, index_t wa
     p.segments = 1, p.segment_length = p.length;
     return 0;
   }
-  index_t const blocks = p.batch * (p.channels / p.group_channels) *
-                         (round_up(p.group_channels, shape.channels()) / shape.channels());
+  index_t const blocks = blocks_of_channels(p, shape.channels());
   p.segments = wanted;
   if (wanted == 0) {
     p.segments = segments_for(blocks, p.length, processors() * shape.blocks(p.packed));
@@ -193,10 +214,8 @@ index_t plan_segments(selective_problem<T>& p, selective_shape shape, index_t wa
 template <class T>
 void run_selective(on where, selective_problem<T>& p, selective_shape shape, float* workspace) {
   if (is_few_steps(p)) return launch_steps(where, p);
-  index_t const groups = p.channels / p.group_channels;
   auto const blocks_of = [&](index_t channels, index_t parts) {
-    index_t const blocks =
-        p.batch * groups * (round_up(p.group_channels, channels) / channels) * parts;
+    index_t const blocks = blocks_of_channels(p, channels) * parts;
     require<shape_error>(blocks < std::numeric_limits<std::int32_t>::max(),
                          "selective_scan: ", blocks,
                          " blocks of channels, expected less than 2^31");

@@ -144,7 +144,7 @@ class selective_block : selective_states<T, States, Lanes, Packed> {
 
   template <bool IsSmall>
   __device__ void all_steps() {
-    constexpr int together = 4;
+    constexpr int together = tile::states == 16 && Lanes > 2 ? 8 : 4;  // few blocks: see shape_for
 #pragma unroll 1
     for (int t = 0; t < tile::steps; t += together) steps<IsSmall, together>(t);
   }
@@ -161,13 +161,13 @@ class selective_block : selective_states<T, States, Lanes, Packed> {
 
 /// Blocks that a multiprocessor has at a time: as many as keep all they have in registers, for a
 /// step that waits for what was spilled takes twice as long.
-template <int Lanes, bool Packed>
-inline constexpr int selective_blocks = Lanes > 8 || !Packed ? 2
-                                        : Lanes > 2          ? 3
-                                                             : 4;
+template <int States, int Lanes, bool Packed>
+inline constexpr int selective_blocks = Lanes > 8 || !Packed      ? 2
+                                        : Lanes > 2 && States > 4 ? 3
+                                                                  : 4;
 
 template <class T, int States, int Lanes, bool Packed>
-__global__ void __launch_bounds__(128, selective_blocks<Lanes, Packed>)
+__global__ void __launch_bounds__(128, selective_blocks<States, Lanes, Packed>)
     selective_scan_kernel(__grid_constant__ selective_problem<T> const p) {
   extern __shared__ uint4 selective_scan_memory[];
   using block = selective_block<T, States, Lanes, Packed>;
