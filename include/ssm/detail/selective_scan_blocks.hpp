@@ -160,14 +160,14 @@ struct selective_scan_vjp_workspace {
   real* to_gate;                        ///< the same: of the gate, but for Σ C h + D x
   real *step, *slope;                   ///< the same: those of the forward workspace
   real *cotangent, *to_eigenvalue;      ///< [pack][state][lane]: of the state, of A
-  real* past;         ///< [step][decay or h][state of a few][lane]: what came from the step before
-  real *to_B, *to_C;  ///< [few states][step][state of them][lane that is kept]
+  real* past;         ///< [step, one more][decay or h][state of a few][lane]: decay_t and h_{t-1}
+  real *to_B, *to_C;  ///< [few states][step][lane that is kept][state of them]
   real *to_bias, *to_D, *to_factor;  ///< [row]
 
   selective_scan_vjp_workspace(index_t steps, index_t at_once, index_t row, index_t states,
                                index_t few_lanes, index_t kept_lanes) {
-    index_t const per_step = steps * at_once, of_block = row * states, few = steps * few_lanes,
-                  shared = steps * states * kept_lanes;
+    index_t const per_step = steps * at_once, of_block = row * states,
+                  few = (steps + 1) * few_lanes, shared = steps * states * kept_lanes;
     memory = tensor<real, 1>({6 * per_step + 2 * of_block + 2 * few + 2 * shared + 3 * row});
     real* next = memory.data();
     auto const take = [&](index_t count) { return std::exchange(next, next + count); };

@@ -258,36 +258,36 @@ struct selective_scan_kernel {
     }
   }
 
+  /// The states of some packs, while memory makes room for those of the next.
   [[gnu::always_inline]] void leave_checkpoint(trajectory_view<real> const& checkpoints,
-                                               index_t number) const {
-    for (index_t n = 0; n < in.eigenvalue.extent(1); ++n)
-      for (index_t v = 0; v < packs(); ++v) {
-        real* const row = &checkpoints(block.b, number, n, block.first + v * Lanes);
-        if (number + 1 < checkpoints.extent(1)) {
-          __builtin_prefetch(row + checkpoints.stride(1), 1);
-        }
-        store_row(pack_t::load(w.h + (v * w.states + n) * Lanes), row, checkpoints.stride(3),
+                                               index_t number, pack_range of) const {
+    index_t const next = of.last % packs(),
+                  next_number = std::min(number + (next == 0), checkpoints.extent(1) - 1);
+    for (index_t n = 0; n < in.eigenvalue.extent(1); ++n) {
+      __builtin_prefetch(&checkpoints(block.b, next_number, n, block.first + next * Lanes), 1);
+      for (index_t v = of.first; v < of.last; ++v) {
+        store_row(pack_t::load(w.h + (v * w.states + n) * Lanes),
+                  &checkpoints(block.b, number, n, block.first + v * Lanes), checkpoints.stride(3),
                   left(v));
       }
+    }
   }
 
-  /// Steps [begin, end) from the states in the workspace, which end as the last ones. An empty y is
-  /// not wanted.
+  /// Steps [begin, end) from the states in the workspace, which end as the last; y may be empty.
   [[gnu::always_inline]] void run(index_t begin, index_t end, sequence_view<T> y,
                                   trajectory_view<real> checkpoints) const {
     for (index_t t = begin; t < end;) {
       if (starts_sequence(in.sequence, block.b, t)) {
         std::fill_n(w.h, packs() * w.states * Lanes, real(0));
       }
-      if (checkpoints.data_handle() != nullptr && t % selective_scan_block == 0) {
-        leave_checkpoint(checkpoints, t / selective_scan_block);
-      }
+      bool const leaves = checkpoints.data_handle() != nullptr && t % selective_scan_block == 0;
       index_t const limit = std::min(end, (t / tile + 1) * tile);
       index_t const last = end_of_sequence(in.sequence, block.b, t, limit);
       rows const B = rows_of_group(in.B, t, last, w.B), C = rows_of_group(in.C, t, last, w.C);
       for (index_t v = 0; v < packs(); v += packs_at_once) {
         bool const is_one = packs_at_once == 1;  // then the loops below vanish
         pack_range const some{v, is_one ? v + 1 : std::min(v + packs_at_once, packs())};
+        if (leaves) leave_checkpoint(checkpoints, t / selective_scan_block, some);
         prepare(t, last, some) ? advance<true>(t, last, some, B, C, y)
                                : advance<false>(t, last, some, B, C, y);
         if (y.data_handle() != nullptr) finish(t, last, some, y);

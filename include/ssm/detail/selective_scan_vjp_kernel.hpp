@@ -57,36 +57,35 @@ struct selective_scan_vjp_kernel {
     }
   }
 
-  /// Rows that the packs after these will need, in the order in which differentiate() gets to them:
-  /// two for each few states.
-  [[gnu::always_inline]] upcoming expected(index_t number, index_t first, index_t v) const {
+  /// Rows of a view that the packs after these will need.
+  template <class Storage>
+  [[gnu::always_inline]] upcoming expected(sequence_view<Storage> const& view, index_t first,
+                                           index_t v) const {
     bool const is_next_block = v + packs_at_once >= k.packs();
-    index_t const b = k.block.b, t = is_next_block ? first - tile : first,
-                  next = v + packs_at_once - (is_next_block ? k.packs() : 0),
-                  c = k.block.first + next * Lanes;
+    index_t const t = is_next_block ? first - tile : first,
+                  next = v + packs_at_once - (is_next_block ? k.packs() : 0);
     if (t < 0) return {};
-    if (number == 0) return {k.in.x, b, t, c};
-    if (number == 1) return {k.in.step_size, b, t, c};
-    if (number == 2) return {y_cotangent, b, t, c};
-    if (number == 3) return {k.in.gate, b, t, c};
-    if (number == 4) return {to.x, b, t, c};
-    if (number == 5) return {to.step_size, b, t, c};
-    if (number == 6) return {to.gate, b, t, c};
+    return {view, k.block.b, t, k.block.first + next * Lanes};
+  }
+
+  /// Those of inputs, in the order in which differentiate() gets to them: two for each few states.
+  [[gnu::always_inline]] upcoming expected(index_t number, index_t first, index_t v) const {
+    if (number == 0) return expected(k.in.x, first, v);
+    if (number == 1) return expected(k.in.step_size, first, v);
+    if (number == 2) return expected(y_cotangent, first, v);
+    if (number == 3) return expected(k.in.gate, first, v);
     return {};
   }
 
-  /// Adds the sums over channels of a few packs, each in `kept` lanes.
+  /// Adds the sums over channels of a few packs, each in `kept` lanes, `few` apart. What is summed
+  /// lies in the same 16 bytes, as lanes that cross them share a port with multiplications.
   [[gnu::always_inline]] static void add_sums(pack_t const (&terms)[few], real* to) {
     if constexpr (Lanes < few) {
       accumulate(to, fold_lanes<Lanes, Lanes>(terms[0], terms[1]));
       accumulate(to + Lanes, fold_lanes<Lanes, Lanes>(terms[2], terms[3]));
     } else {
-      constexpr bool in_halves = sizeof(pack_t) == 32;  // which lanes do not cross for free
-      constexpr int part = in_halves ? 16 / sizeof(real) : Lanes, one = in_halves ? 2 : 1,
-                    two = in_halves ? 1 : 2;
-      pack_t const first = fold_lanes<Lanes, Lanes>(terms[0], terms[one]),
-                   second = fold_lanes<Lanes, Lanes>(terms[two], terms[3]);
-      accumulate(to, fold_lanes<part, (in_halves ? part : Lanes / 2)>(first, second));
+      accumulate(to, fold_lanes<few, few / 2>(fold_lanes<few, few>(terms[0], terms[1]),
+                                              fold_lanes<few, few>(terms[2], terms[3])));
     }
   }
 
@@ -102,19 +101,16 @@ struct selective_scan_vjp_kernel {
     });
     // After each store the pointers of a workspace would be loaded again.
     index_t const start = k.at(0, v);
-    real const *const rates = k.w.rate + start, *const inputs = k.w.input + start,
-                      *const arriving = g.arriving + start;
-    real *const sums = k.w.sum + start, *past = g.past, *to_C_row = g.to_C + n * tile * kept;
+    real const *const rates = k.w.rate + start, *const inputs = k.w.input + start;
+    real *const sums = k.w.sum + start, *past = g.past;
+    unrolled<few>([&](auto i)
+                      __attribute__((always_inline)) { h[i].store(past + (few + i) * Lanes); });
     for (index_t t = 0; t < count; ++t) {
       next.fetch();
-      pack_t const rate = pack_t::load(rates + t * Lanes), input = pack_t::load(inputs + t * Lanes),
-                   dy = pack_t::load(arriving + t * Lanes);
+      pack_t const rate = pack_t::load(rates + t * Lanes), input = pack_t::load(inputs + t * Lanes);
       real const *B_row = B.first + t * B.stride + n, *C_row = C.first + t * C.stride + n;
-      pack_t sum = pack_t::load(sums + t * Lanes), to_C[few], decay[few];
-      unrolled<few>([&](auto i) __attribute__((always_inline)) {
-        h[i].store(past + (few + i) * Lanes);
-        decay[i] = rate * A[i];
-      });
+      pack_t sum = pack_t::load(sums + t * Lanes), decay[few];
+      unrolled<few>([&](auto i) __attribute__((always_inline)) { decay[i] = rate * A[i]; });
       forward::template powers<InRange>(decay);
       unrolled<few>([&](auto i) __attribute__((always_inline)) {
         decay[i].store(past + i * Lanes);
@@ -123,11 +119,10 @@ struct selective_scan_vjp_kernel {
         h[i] = multiply_add(decay[i], h[i], drive);
         if (!InRange && n + i >= k.in.eigenvalue.extent(1)) h[i] = pack_t(real(0));  // not ∞·0
         sum = multiply_add(h[i], C_row[i], sum);
-        to_C[i] = dy * h[i];
+        h[i].store(past + (3 * few + i) * Lanes);
       });
-      add_sums(to_C, to_C_row);
       sum.store(sums + t * Lanes);
-      past += 2 * few * Lanes, to_C_row += few * kept;
+      past += 2 * few * Lanes;
     }
   }
 
@@ -148,18 +143,20 @@ struct selective_scan_vjp_kernel {
                       *const arrivals = g.arriving + start,
                       *past = g.past + count * 2 * few * Lanes;
     real *const to_inputs = g.to_input + start, *const to_steps = g.to_step + start,
-                *to_B_row = g.to_B + (n * tile + count * few) * kept;
+                *to_B_row = g.to_B + (n * tile + count * few) * kept,
+                *to_C_row = g.to_C + (n * tile + count * few) * kept;
     for (index_t t = count - 1; t >= 0; --t) {
       next.fetch();
-      past -= 2 * few * Lanes, to_B_row -= few * kept;
+      past -= 2 * few * Lanes, to_B_row -= few * kept, to_C_row -= few * kept;
       real const *B_row = B.first + t * B.stride + n, *C_row = C.first + t * C.stride + n;
       pack_t const dy = pack_t::load(arrivals + t * Lanes),
                    input = pack_t::load(inputs + t * Lanes), rate = pack_t::load(rates + t * Lanes);
       pack_t to_input = pack_t::load(to_inputs + t * Lanes),
-             to_step = pack_t::load(to_steps + t * Lanes), to_B[few];
+             to_step = pack_t::load(to_steps + t * Lanes), to_B[few], to_C[few];
       unrolled<few>([&](auto i) __attribute__((always_inline)) {
         pack_t const arriving = multiply_add(dy, C_row[i], later[i]);
         to_B[i] = arriving * input;
+        to_C[i] = dy * pack_t::load(past + (3 * few + i) * Lanes);
         to_input = multiply_add(arriving, B_row[i], to_input);
         later[i] = arriving * pack_t::load(past + i * Lanes);
         pack_t const to_z = later[i] * pack_t::load(past + (few + i) * Lanes);
@@ -167,6 +164,7 @@ struct selective_scan_vjp_kernel {
         to_A[i] = multiply_add(to_z, rate, to_A[i]);
       });
       add_sums(to_B, to_B_row);
+      add_sums(to_C, to_C_row);
       to_input.store(to_inputs + t * Lanes);
       to_step.store(to_steps + t * Lanes);
     }
@@ -191,14 +189,15 @@ struct selective_scan_vjp_kernel {
 
   /// Sums over all channels of the block, a row for each step, which begin anew.
   [[gnu::always_inline]] void share(index_t count, shared_gradients<real> const& shared) const {
+    using few_sums = pack<real, few>;
     auto const add_lanes = [&](real * sums, tensor_view<real, 2> const& all)
         __attribute__((always_inline)) {
       for (index_t t = 0; t < count; ++t)
-        for (index_t n = 0; n < k.w.states; ++n) {
-          real const* const of = sums + (n / few * tile + t) * few * kept + n % few * kept;
-          real sum = of[0];
-          for (int i = 1; i < kept; ++i) sum += of[i];
-          all(t, n) = sum;
+        for (index_t n = 0; n < k.w.states; n += few) {
+          real const* const of = sums + (n * tile + t * few) * kept;
+          few_sums sum = few_sums::load(of);
+          for (int i = 1; i < kept; ++i) sum += few_sums::load(of + i * few);
+          sum.store(&all(t, n));
         }
       std::fill_n(sums, tile * k.w.states * kept, real(0));
     };
@@ -206,39 +205,41 @@ struct selective_scan_vjp_kernel {
     add_lanes(g.to_C, shared.C);
   }
 
-  /// One gradient after another: rows that lie pages apart displace each other in the first cache.
-  [[gnu::always_inline]] void add_rows(sequence_view<real> const& all, index_t first, index_t last,
-                                       index_t v, real const* terms) const {
-    auto const rows_of_pack = k.rows_of(all, first, v);
-    terms += k.at(0, v);
-    for (index_t t = 0; t < last - first; ++t) {
-      rows_of_pack.add(t, pack_t::load(terms + t * Lanes));
-    }
-  }
-
-  /// From what arrived at Δ and Δ x to the inputs of steps [first, last).
+  /// From what arrived at Δ and Δ x to the inputs of steps [first, last): one gradient after
+  /// another, as rows that lie pages apart displace each other in the first cache.
   [[gnu::always_inline]] void deliver(index_t first, index_t last, pack_range of) const {
+    index_t const count = last - first;
     for (index_t v = of.first; v < of.last; ++v) {
-      index_t const offset = v * Lanes;
+      auto const x_rows = k.rows_of(k.in.x, first, v);
+      auto const to_x = k.rows_of(to.x, first, v), to_step_size = k.rows_of(to.step_size, first, v),
+                 to_gate = k.rows_of(to.gate, first, v);
+      index_t const offset = v * Lanes, start = k.at(0, v);
+      auto const kept_of = [&](real const* all, index_t t) __attribute__((always_inline)) {
+        return pack_t::load(all + start + t * Lanes);
+      };
+      auto next_x = expected(to.x, first, v), next_step_size = expected(to.step_size, first, v),
+           next_gate = expected(to.gate, first, v);
       pack_t const D = pack_t::load(k.w.D + offset), factor = pack_t::load(k.w.factor + offset);
       pack_t to_bias(real(0)), to_D(real(0)), to_factor(real(0));
-      auto const inputs = k.rows_of(k.in.x, first, v);
-      index_t at = k.at(0, v);
-      for (index_t t = 0; t < last - first; ++t, at += Lanes) {
-        pack_t const x = inputs.load(t), step = pack_t::load(g.step + at);
-        pack_t const dy = pack_t::load(g.arriving + at), to_input = pack_t::load(g.to_input + at);
-        pack_t const to_step = multiply_add(to_input, x, pack_t::load(g.to_step + at));
-        pack_t const to_biased = to_step * factor * pack_t::load(g.slope + at);
-        multiply_add(D, dy, to_input * (step * factor)).store(g.to_input + at);
-        to_biased.store(g.to_step + at);
-        (pack_t::load(g.to_gate + at) * pack_t::load(k.w.sum + at)).store(g.to_gate + at);
+      for (index_t t = 0; t < count; ++t) {
+        pack_t const x = x_rows.load(t),
+                     to_step = multiply_add(kept_of(g.to_input, t), x, kept_of(g.to_step, t)),
+                     to_biased = to_step * factor * kept_of(g.slope, t);
+        next_step_size.fetch();
+        to_step_size.add(t, to_biased);
         to_bias += to_biased;
-        to_factor = multiply_add(to_step, step, to_factor);
-        to_D = multiply_add(dy, x, to_D);
+        to_factor = multiply_add(to_step, kept_of(g.step, t), to_factor);
+        to_D = multiply_add(kept_of(g.arriving, t), x, to_D);
       }
-      add_rows(to.x, first, last, v, g.to_input);
-      add_rows(to.step_size, first, last, v, g.to_step);
-      add_rows(to.gate, first, last, v, g.to_gate);
+      for (index_t t = 0; t < count; ++t) {
+        pack_t const step = kept_of(g.step, t) * factor;
+        next_x.fetch();
+        to_x.add(t, multiply_add(D, kept_of(g.arriving, t), kept_of(g.to_input, t) * step));
+      }
+      for (index_t t = 0; t < count; ++t) {
+        next_gate.fetch();
+        to_gate.add(t, kept_of(g.to_gate, t) * kept_of(k.w.sum, t));
+      }
       accumulate(g.to_bias + offset, to_bias);
       accumulate(g.to_D + offset, to_D);
       accumulate(g.to_factor + offset, to_factor);
@@ -255,15 +256,13 @@ struct selective_scan_vjp_kernel {
       while (last > block * tile) {
         index_t first = last - 1;  // of the last sequence in what is left of the block
         while (first > block * tile && !starts_sequence(sequence, k.block.b, first)) --first;
-        if (first == block * tile) {
-          load_checkpoint(checkpoints, block);
-        } else {
-          std::fill_n(k.w.h, k.packs() * k.w.states * Lanes, real(0));
-        }
+        bool const is_anew = first > block * tile;
+        if (is_anew) std::fill_n(k.w.h, k.packs() * k.w.states * Lanes, real(0));
         auto const B = k.rows_of_group(k.in.B, first, last, k.w.B),
                    C = k.rows_of_group(k.in.C, first, last, k.w.C);
         for (index_t v = 0; v < k.packs(); v += packs_at_once) {
           pack_range const some{v, std::min(v + packs_at_once, k.packs())};
+          if (!is_anew) load_checkpoint(checkpoints, block, some);
           receive(first, last, some);
           if (k.prepare(first, last, some)) {
             differentiate<true>(first, last - first, some, B, C);
@@ -282,15 +281,19 @@ struct selective_scan_vjp_kernel {
     }
   }
 
-  [[gnu::always_inline]] void load_checkpoint(trajectory_view<real const> checkpoints,
-                                              index_t block) const {
-    for (index_t n = 0; n < k.in.eigenvalue.extent(1); ++n)
-      for (index_t v = 0; v < k.packs(); ++v) {
-        real const* const row = &checkpoints(k.block.b, block, n, k.block.first + v * Lanes);
-        if (block > 0) __builtin_prefetch(row - checkpoints.stride(1));
-        load_row<real, Lanes>(row, checkpoints.stride(3), k.left(v))
+  /// The states of some packs, while memory brings those of the next.
+  [[gnu::always_inline]] void load_checkpoint(trajectory_view<real const> const& checkpoints,
+                                              index_t block, pack_range of) const {
+    index_t const b = k.block.b, c = k.block.first, next = of.last % k.packs(),
+                  next_block = next == 0 && block > 0 ? block - 1 : block;
+    for (index_t n = 0; n < k.in.eigenvalue.extent(1); ++n) {
+      __builtin_prefetch(&checkpoints(b, next_block, n, c + next * Lanes));
+      for (index_t v = of.first; v < of.last; ++v) {
+        load_row<real, Lanes>(&checkpoints(b, block, n, c + v * Lanes), checkpoints.stride(3),
+                              k.left(v))
             .store(k.w.h + (v * k.w.states + n) * Lanes);
       }
+    }
   }
 };
 
