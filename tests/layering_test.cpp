@@ -26,7 +26,8 @@ constexpr char const* layers[] = {
     "detail/parallel_for "
     "detail/require_writable "
     "detail/scratch "
-    "detail/sum_into detail/require_apart detail/barrier detail/cluster detail/tile_words "
+    "detail/sum_into detail/require_apart detail/barrier detail/lock_step detail/copy_engine "
+    "detail/cluster detail/tile_words "
     "detail/tile_pipeline "
     "detail/tile_walk detail/tile_launch workspace "
     "detail/device_math",
@@ -36,7 +37,7 @@ constexpr char const* layers[] = {
     "detail/linear_rows detail/linear_columns_tile detail/linear_columns_words "
     "detail/linear_columns detail/linear_teams_problem detail/linear_teams_tile "
     "detail/linear_teams_memory detail/linear_teams detail/linear_teams_launch "
-    "detail/linear_lanes detail/linear_launch",
+    "detail/linear_bands detail/linear_bands_launch detail/linear_launch",
     "causal_conv1d detail/causal_conv1d_block detail/causal_conv1d_fast "
     "detail/causal_conv1d_fast_vjp detail/causal_conv1d_inputs detail/causal_conv1d_reference "
     "detail/conv1d_elements detail/conv1d_problem detail/conv1d_columns detail/conv1d_rows "

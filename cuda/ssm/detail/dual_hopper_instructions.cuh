@@ -1,74 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
-// dual_hopper_instructions.cuh: what blocks on Hopper are made of: the copy engine, matrices of
-// 8 x 8, words of two numbers, registers that warpgroups pass on.
+// dual_hopper_instructions.cuh: what blocks on Hopper are made of: matrices of 8 x 8, words of two
+// numbers, registers that warpgroups pass on.
 #pragma once
 
-#include <cuda.h>
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
 #include <cstdint>
 #include <type_traits>
 
-#include "ssm/detail/barrier.cuh"
+#include "ssm/detail/copy_engine.cuh"
 #include "ssm/detail/half.hpp"
 #include "ssm/scalar.hpp"
 
 namespace ssm::gpu::detail::hopper {
-
-/// What this thread has stored to shared memory becomes known to products and the copy engine.
-__device__ inline void publish_stores() {
-  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-}
-
-/// Where a box of an array of four axes begins, the innermost axis first.
-struct corner {
-  int column, head, time, batch;
-};
-
-__device__ inline void load_box(void* to, CUtensorMap const& from, corner at, barrier& arrived) {
-  asm volatile(
-      "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], "
-      "[%1, {%3, %4, %5, %6}], [%2];" ::"r"(shared_address(to)),
-      "l"(&from), "r"(arrived.address()), "r"(at.column), "r"(at.head), "r"(at.time), "r"(at.batch)
-      : "memory");
-}
-
-/// Add a box of floats to those in memory, or store it there, without waiting: what it is read from
-/// is free again after wait_for_reads_but, of the same thread.
-__device__ inline void send_box(CUtensorMap const& to, corner at, void const* from, bool adds) {
-  if (adds) {
-    asm volatile(
-        "cp.reduce.async.bulk.tensor.4d.global.shared::cta.add.tile.bulk_group [%0, {%2, %3, %4, "
-        "%5}], [%1];" ::"l"(&to),
-        "r"(shared_address(from)), "r"(at.column), "r"(at.head), "r"(at.time), "r"(at.batch)
-        : "memory");
-  } else {
-    asm volatile(
-        "cp.async.bulk.tensor.4d.global.shared::cta.tile.bulk_group [%0, {%2, %3, %4, %5}], "
-        "[%1];" ::"l"(&to),
-        "r"(shared_address(from)), "r"(at.column), "r"(at.head), "r"(at.time), "r"(at.batch)
-        : "memory");
-  }
-  asm volatile("cp.async.bulk.commit_group;" ::: "memory");
-}
-/// Until all boxes have been read but the last `Boxes`.
-template <int Boxes>
-__device__ void wait_for_reads_but() {
-  asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(Boxes) : "memory");
-}
-__device__ inline void wait_for_additions() {
-  asm volatile("cp.async.bulk.wait_group 0;" ::: "memory");
-}
-
-/// A multiple of 16 bytes, from a multiple of 16 bytes on.
-__device__ inline void load_bytes(void* to, void const* from, unsigned bytes, barrier& arrived) {
-  asm volatile(
-      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
-          "r"(shared_address(to)),
-      "l"(__cvta_generic_to_global(from)), "r"(bytes), "r"(arrived.address())
-      : "memory");
-}
 
 __device__ inline unsigned load_word(unsigned address) {
   unsigned word;

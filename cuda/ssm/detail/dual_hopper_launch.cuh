@@ -2,8 +2,6 @@
 // dual_hopper_launch.cuh: which problems of Mamba-2 the kernel for Hopper takes, and its launch.
 #pragma once
 
-#include <cudaTypedefs.h>
-
 #include <algorithm>
 #include <cstdint>
 #include <limits>
@@ -39,16 +37,7 @@ bool has_boxes(View const& view) {
 template <class View>
 CUtensorMap boxes_of(View const& view, int rows = chunk) {
   using T = std::remove_const_t<typename View::element_type>;
-  CUtensorMap map{};
-  if (view.data_handle() == nullptr) return map;
-  static auto const encode = [] {
-    void* found = nullptr;
-    cudaDriverEntryPointQueryResult status{};
-    check(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &found, 12000,
-                                           cudaEnableDefault, &status),
-          "cudaGetDriverEntryPointByVersion");
-    return reinterpret_cast<PFN_cuTensorMapEncodeTiled_v12000>(found);
-  }();
+  if (view.data_handle() == nullptr) return {};
   constexpr auto type = std::is_same_v<T, bfloat16>  ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16
                         : std::is_same_v<T, float16> ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16
                                                      : CU_TENSOR_MAP_DATA_TYPE_FLOAT32;
@@ -61,13 +50,8 @@ CUtensorMap boxes_of(View const& view, int rows = chunk) {
   cuuint64_t const extents[] = {extent(3), extent(2), extent(1), extent(0)};
   cuuint64_t const strides[] = {stride(2), stride(1), stride(0)};
   cuuint32_t const box[] = {128 / sizeof(T), 1, static_cast<cuuint32_t>(rows), 1};
-  cuuint32_t const every[] = {1, 1, 1, 1};
-  CUresult const status =
-      encode(&map, type, 4, const_cast<T*>(view.data_handle()), extents, strides, box, every,
-             CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-             CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-  check(status == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue, "cuTensorMapEncodeTiled");
-  return map;
+  return encode_boxes(type, view.data_handle(), extents, strides, box, CU_TENSOR_MAP_SWIZZLE_128B,
+                      CU_TENSOR_MAP_L2_PROMOTION_L2_256B);
 }
 
 /// Whether what was compiled has a kernel of Hopper's, and this device is one.

@@ -7,8 +7,8 @@
 #include <cstdint>
 #include <limits>
 
+#include "ssm/detail/linear_bands_launch.cuh"
 #include "ssm/detail/linear_columns.cuh"
-#include "ssm/detail/linear_lanes.cuh"
 #include "ssm/detail/linear_rows.cuh"
 #include "ssm/detail/linear_teams_launch.cuh"
 #include "ssm/detail/tile_launch.cuh"
@@ -56,23 +56,9 @@ struct linear_call {
 /// Walks keep a device busy where there are many; few do where each has but a few tiles. Otherwise
 /// tiles are handed out singly, in a pipeline.
 inline constexpr index_t many_walks = 320, few_tiles = 4;
-/// So many bands of 32 channels, a warp each, do too: one or two warps of a multiprocessor.
-template <class T>
-inline constexpr index_t many_lanes = sizeof(T) > 2 ? 192 : 320;
 
 /// Teams have that many tiles of a band at least.
 inline constexpr index_t few_team_tiles = 16;
-
-/// Launch one block of a warp for each band of 32 channels.
-template <class T, class Step>
-void run_lanes(on where, columns_problem<T, Step> const& p) {
-  auto const memory = static_cast<int>(sizeof(lanes_stage<T, Step>)) * lanes_stages<T, Step>;
-  auto* const kernel = lanes_kernel<T, Step>;
-  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, memory),
-        "cudaFuncSetAttribute");
-  kernel<<<static_cast<unsigned>(p.bands), 32, static_cast<std::size_t>(memory), where.stream>>>(p);
-  check(cudaGetLastError(), "linear_scan: lanes_kernel");
-}
 
 /// A call whose axes are what they will be in the kernels. `Vectors`: see columns_tiles;
 /// `is_dense`: see team_layout.
@@ -98,10 +84,7 @@ std::size_t run_bands(on where, linear_call<T, Step> const& call, std::byte* wor
   p.across = divide_up(p.channels, width);
   p.bands = p.outer * p.across;
   if constexpr (Vectors) {
-    if (p.bands >= many_lanes<T> && width == 32) {
-      if (launches) run_lanes(where, p);
-      return 0;
-    }
+    if (allows_bands(p)) return walk_bands(where, p, workspace, launches);
     if (!has_shared_memory(pipeline_memory<tiles>)) {  // some devices have 99 KB for a block
       return run_bands<false>(where, call, workspace, launches);
     }

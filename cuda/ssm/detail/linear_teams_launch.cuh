@@ -23,14 +23,14 @@ cudaLaunchConfig_t team_launch(on where, index_t teams, int blocks,
   attributes[0].val.clusterDim.x = static_cast<unsigned>(blocks);
   attributes[0].val.clusterDim.y = attributes[0].val.clusterDim.z = 1;
   attributes[1].id = cudaLaunchAttributeCooperative;  // they wait for each other
-  attributes[1].val.cooperative = Chained;
+  attributes[1].val.cooperative = 1;
   cudaLaunchConfig_t launch{};
   launch.gridDim = static_cast<unsigned>(teams * blocks);
   launch.blockDim = team_threads<Tiles, Chained>;
   launch.dynamicSmemBytes = sizeof(team_memory<Tiles, Chained>);
   launch.stream = where.stream;
   launch.attrs = attributes;
-  launch.numAttrs = Chained ? 2 : 1;
+  launch.numAttrs = 2;
   return launch;
 }
 
@@ -99,6 +99,9 @@ void launch_teams(on where, typename Tiles::problem p, team_shape shape, std::by
     check(cudaMemsetAsync(workspace, 0, static_cast<std::size_t>(words) * sizeof(*p.words),
                           where.stream),
           "cudaMemsetAsync");
+  } else {
+    p.pace.reached = reinterpret_cast<unsigned*>(workspace);
+    check(cudaMemsetAsync(workspace, 0, lock_step::bytes, where.stream), "cudaMemsetAsync");
   }
   cudaLaunchAttribute attributes[2]{};
   auto const launch =

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "ssm/detail/linear_columns_tile.cuh"
+#include "ssm/detail/lock_step.cuh"
 
 namespace ssm::gpu::detail {
 
@@ -11,6 +12,7 @@ struct team_problem : columns_problem<T, Step> {
   index_t teams;   ///< of a band: they take its time in turn
   index_t rounds;  ///< of each team
   index_t inner;   ///< tiles, in the order of time, that have all their steps and are not the last
+  lock_step pace;  ///< of the blocks of all teams, where each band has one
 };
 
 /// A stretch of time of the channels of a band. `Inner`: all of its steps are there, and a step

@@ -58,12 +58,11 @@ int pipeline_blocks_that_fit() {
   return std::min(fitting, Tiles::pipeline_blocks);
 }
 
-/// Launch `blocks` of a kernel with `stages` in shared memory. Where they wait for each other, all
-/// of them must be there at once: `together`, or this fails.
-template <class Tiles, class Problem>
-void launch_tiles(on where, void (*kernel)(Problem), Problem const& p, index_t blocks, int threads,
-                  int stages, bool together) {
-  auto const memory = static_cast<int>(sizeof(typename Tiles::stage_memory)) * stages;
+/// Launch `blocks` of a kernel with so many bytes of shared memory. Where they wait for each other,
+/// all of them must be there at once: `together`, or this fails.
+template <class Problem>
+void launch_blocks(on where, void (*kernel)(Problem), Problem const& p, index_t blocks, int threads,
+                   int memory, bool together) {
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, memory),
         "cudaFuncSetAttribute");
   cudaLaunchAttribute cooperative{};
@@ -77,6 +76,14 @@ void launch_tiles(on where, void (*kernel)(Problem), Problem const& p, index_t b
   launch.attrs = &cooperative;
   launch.numAttrs = 1;
   check(cudaLaunchKernelEx(&launch, kernel, p), "linear_scan: cudaLaunchKernelEx");
+}
+
+/// Launch `blocks` that have so many stages.
+template <class Tiles, class Problem>
+void launch_tiles(on where, void (*kernel)(Problem), Problem const& p, index_t blocks, int threads,
+                  int stages, bool together) {
+  auto const memory = static_cast<int>(sizeof(typename Tiles::stage_memory)) * stages;
+  launch_blocks(where, kernel, p, blocks, threads, memory, together);
 }
 
 /// Launch walks, or not. Returns the bytes of workspace that they need where their tiles are many.

@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+// linear_bands_launch.cuh: whether blocks walk the bands of a raw scan, and how many.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <cstdlib>
+#include <limits>
+
+#include "ssm/detail/linear_bands.cuh"
+#include "ssm/detail/tile_launch.cuh"
+
+namespace ssm::gpu::detail {
+
+/// So many bands keep the device busy.
+inline constexpr index_t many_bands = 80;
+/// Blocks that have fewer steps do not drift far apart.
+inline constexpr index_t few_band_steps = 1024;
+
+/// Whether the copy engine takes boxes of an array whose channels are next to each other.
+template <class T>
+bool has_boxes(columns_array<T> const& array, index_t outer) {
+  auto const allows = [](index_t stride) {
+    index_t const bytes = stride * index_t{sizeof(T)};
+    return bytes > 0 && bytes % 16 == 0 && bytes >> 40 == 0;
+  };
+  return reinterpret_cast<std::uintptr_t>(array.data) % 16 == 0 && allows(std::abs(array.time)) &&
+         (outer == 1 || allows(array.outer));
+}
+
+/// Whether blocks may walk the bands here. Where no device answers nothing will be launched.
+template <class T, class Step>
+bool allows_bands(columns_problem<T, Step> const& p) {
+  constexpr index_t most = std::numeric_limits<std::int32_t>::max() / 4;
+  index_t const bands = divide_up(p.channels, band_channels) * p.outer;
+  bool all = bands >= many_bands && bands < most && p.length < most && p.channels < most;
+  for (auto const& array : p.in) all = all && has_boxes(array, p.outer);
+  for (auto const& array : p.out) all = all && has_boxes(array, p.outer);
+  cudaFuncAttributes compiled{};
+  int device = 0, major = 0;
+  if (!all) return false;
+  if (cudaGetDevice(&device) != cudaSuccess ||
+      cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) != cudaSuccess ||
+      cudaFuncGetAttributes(&compiled, bands_kernel<T, Step>) != cudaSuccess) {
+    (void)cudaGetLastError();
+    return true;
+  }
+  return major >= 9 && compiled.ptxVersion >= 90 && has_shared_memory(sizeof(band_memory<T, Step>));
+}
+
+template <class Step, class T, class Stored>
+CUtensorMap boxes_of_band(columns_array<T> const& array, columns_problem<Stored, Step> const& p) {
+  constexpr index_t size = sizeof(T), word = std::min<index_t>(size, 8), words = size / word;
+  constexpr auto type = word == 2   ? CU_TENSOR_MAP_DATA_TYPE_UINT16
+                        : word == 4 ? CU_TENSOR_MAP_DATA_TYPE_UINT32
+                                    : CU_TENSOR_MAP_DATA_TYPE_UINT64;
+  auto const* const lowest = array.data + (array.time < 0 ? (p.length - 1) * array.time : 0);
+  auto const bytes = [](index_t stride) { return static_cast<cuuint64_t>(stride * size); };
+  cuuint64_t const extents[] = {static_cast<cuuint64_t>(p.channels * words), 1,
+                                static_cast<cuuint64_t>(p.length),
+                                static_cast<cuuint64_t>(p.outer)};
+  cuuint64_t const strides[] = {16, bytes(std::abs(array.time)),
+                                p.outer > 1 ? bytes(array.outer) : 16};
+  cuuint32_t const box[] = {band_channels * static_cast<cuuint32_t>(words), 1,
+                            static_cast<cuuint32_t>(band_stage<Stored, Step>::steps), 1};
+  return hopper::encode_boxes(type, lowest, extents, strides, box, CU_TENSOR_MAP_SWIZZLE_NONE,
+                              CU_TENSOR_MAP_L2_PROMOTION_NONE);
+}
+
+/// Launch a block for each band, or for several where they are more than fit, or not. Returns the
+/// bytes of workspace.
+template <class T, class Step>
+std::size_t walk_bands(on where, columns_problem<T, Step> const& of, std::byte* workspace,
+                       bool launches) {
+  bool const keeps_pace = of.length > few_band_steps;
+  std::size_t const bytes = keeps_pace ? lock_step::bytes : 0;
+  if (!launches) return bytes;
+  bands_problem<T, Step> p{};
+  p.of = of;
+  p.of.across = divide_up(of.channels, band_channels), p.of.bands = p.of.across * of.outer;
+  p.reversed = of.out[0].time < 0;
+  for (int k = 0; k < Step::inputs; ++k) p.in[k] = boxes_of_band(of.in[k], of);
+  for (int k = 0; k < Step::outputs; ++k) p.out[k] = boxes_of_band(of.out[k], of);
+  if (keeps_pace) {
+    check(cudaMemsetAsync(workspace, 0, bytes, where.stream), "cudaMemsetAsync");
+    p.pace.reached = reinterpret_cast<unsigned*>(workspace);
+  }
+  constexpr auto memory = static_cast<int>(sizeof(band_memory<T, Step>));
+  auto* const kernel = bands_kernel<T, Step>;
+  int fitting = 0;
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, memory),
+        "cudaFuncSetAttribute");
+  check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&fitting, kernel, band_threads, memory),
+        "cudaOccupancyMaxActiveBlocksPerMultiprocessor");
+  index_t const passes = divide_up(p.of.bands, blocks_of_device(fitting));
+  p.passes = static_cast<int>(passes);
+  launch_blocks(where, kernel, p, divide_up(p.of.bands, passes), band_threads, memory, keeps_pace);
+  return bytes;
+}
+
+}  // namespace ssm::gpu::detail

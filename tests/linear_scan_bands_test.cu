@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+// Channels innermost and thousands of them: blocks walk bands of channels through all of time.
+#include "ssm/linear_scan.cuh"
+
+#include <gtest/gtest.h>
+
+#include "support/device.cuh"
+#include "support/linear_scan_problem.cuh"
+#include "support/linear_scan_vjp_problem.cuh"
+
+namespace {
+
+using namespace ssm;
+using namespace ssm::test;
+using step = gpu::detail::linear_step;
+
+template <class T>
+constexpr index_t box_steps = gpu::detail::band_stage<T, step>::steps;
+
+template <class T>
+void expect_scan_and_gradient(linear_case const& of) {
+  expect_states<T>(of);
+  expect_gradients<T>(of);
+}
+
+TEST(LinearScanOfBands, TakesAnyLengthAndNumberOfChannels) {
+  SSM_SKIP_WITHOUT_DEVICE();
+  for_types<float, bfloat16>([](auto type) {
+    using T = typename decltype(type)::type;
+    index_t const box = box_steps<T>;
+    std::uint64_t seed = 1;
+    for (auto const order : both_ways) {
+      for (index_t const length : {index_t{1}, index_t{2}, box - 1, box, box + 1, 3 * box + 5}) {
+        linear_case const of{.shape = {1, length, 5128}, .order = order, .seed = seed++};
+        expect_scan_and_gradient<T>(of.all(columns));
+      }
+      linear_case of{.shape = {3, 2 * box + 3, 2056}, .order = order, .seed = seed++};
+      for (auto const& how : {columns, wide_columns}) expect_scan_and_gradient<T>(of.all(how));
+      of.has_initial = of.has_final = false;
+      expect_scan_and_gradient<T>(of.all(columns));
+    }
+  });
+}
+
+// Decays of size 1 and integers: exact in any order. Here blocks keep together, and some of them
+// have a band less than others.
+TEST(LinearScanOfBands, KeepsTogether) {
+  SSM_SKIP_WITHOUT_DEVICE();
+  index_t const length = gpu::detail::few_band_steps + 37;
+  linear_case of{.shape = {1, length, 5128}, .kind = gates::units};
+  expect_scan_and_gradient<bfloat16>(of.all(columns));
+  of.order = direction::backward;
+  expect_scan_and_gradient<float>(of.all(columns));
+  of.shape[2] = 265 * gpu::detail::band_channels - 8;
+  expect_states<float>(of.all(columns));
+}
+
+TEST(LinearScanOfBands, MayStoreStatesWhereDecayOrDriveWas) {
+  SSM_SKIP_WITHOUT_DEVICE();
+  linear_case of{.shape = {1, 7 * box_steps<float> + 3, 5128}};
+  for (auto const place : {linear_case::in_decay, linear_case::in_drive}) {
+    of.place = place;
+    expect_states<float>(of.all(columns));
+  }
+}
+
+}  // namespace
