@@ -76,8 +76,8 @@ struct state_space_dual_operator {
     void run(parallel const& policy, tensor<T, 3> const& y_cotangent) {
       auto const& e = p.carry.extents();
       state_space_dual_saved<T> const saved{
-          .states = tensor_view<real, 5>(states.data(),
-                                         {e[0], blocks(), e[1] / head_dim, head_dim, e[2]}),
+          .states = channels_innermost(tensor_view<real, 5>(
+              states.data(), {e[0], blocks(), e[1] / head_dim, head_dim, e[2]})),
           .ungated = by_head(ungated.data(), ungated.extents())};
       p.clear_carry();
       state_space_dual(policy, inputs_of(p), state_by_head(p.carry),

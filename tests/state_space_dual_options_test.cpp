@@ -201,7 +201,7 @@ TEST(StateSpaceDualOptions, SavesTheStatesThatEnterBlocks) {
   auto const sequence = sequence_index(std::vector<index_t>{0, 256, 300});
   auto inputs = problem.inputs();
   inputs.sequence = sequence.view();
-  tensor<float, 5> states({1, 3, 2, 20, 24}, std::numeric_limits<float>::quiet_NaN());
+  tensor<float, 5> states({1, 10, 2, 20, 24}, std::numeric_limits<float>::quiet_NaN());
   tensor<float, 4> ungated(problem.x.extents(), std::numeric_limits<float>::quiet_NaN());
   state_space_dual_saved<float> const saved{states.view(), ungated.view()};
   auto carry = problem.initial;
@@ -212,14 +212,37 @@ TEST(StateSpaceDualOptions, SavesTheStatesThatEnterBlocks) {
   EXPECT_TRUE(plain.carry == carry);
 
   EXPECT_TRUE(materialized(states.const_view().select(1, 0)) == problem.initial);
-  for (index_t p = 0; p < 20; ++p) EXPECT_EQ(states(0, 2, 0, p, 0), 0);  // begins a sequence
+  for (index_t p = 0; p < 20; ++p) EXPECT_EQ(states(0, 8, 0, p, 0), 0);  // begins a sequence
   auto part = problem.inputs();
-  for (auto* view : {&part.x, &part.gate, &part.B, &part.C}) *view = view->slice(1, 0, 128);
-  part.step_size = part.step_size.slice(1, 0, 128);
+  for (auto* view : {&part.x, &part.gate, &part.B, &part.C}) *view = view->slice(1, 0, 32);
+  part.step_size = part.step_size.slice(1, 0, 32);
   EXPECT_TRUE(materialized(states.const_view().select(1, 1)) ==
               run_ssd(one_thread, part, problem.initial).carry);
   inputs.gate = {};
   EXPECT_TRUE(run_ssd(one_thread, inputs, problem.initial).y == ungated);
+}
+
+TEST(StateSpaceDualOptions, WhatIsWrittenPastTheCachesHasTheSameBits) {
+  ssd_problem<float> const problem({1, 1100, 32, 64, 1, 8});  // y has 9 MB
+  auto const inputs = problem.inputs();
+  auto const run = [&](tensor_view<float, 4> y, tensor_view<float, 5> states,
+                       tensor_view<float, 4> ungated) {
+    auto carry = problem.initial;
+    state_space_dual(parallel{.threads = 2}, inputs, carry.view(), y, {states, ungated});
+  };
+  tensor<float, 4> y(problem.x.extents()), ungated(problem.x.extents());
+  tensor<float, 5> states({1, 35, 32, 64, 8});
+  auto const in_rows = channels_innermost(states.view());
+  run(y.view(), in_rows, ungated.view());
+
+  tensor<float, 4> wide_y({1, 1100, 32, 65}), wide_ungated({1, 1100, 32, 65});
+  tensor<float, 5> states_by_channel({1, 35, 32, 64, 8});
+  auto const odd_y = wide_y.view().slice(3, 1, 64),
+             odd_ungated = wide_ungated.view().slice(3, 1, 64);
+  run(odd_y, states_by_channel.view(), odd_ungated);
+  EXPECT_TRUE(materialized(tensor_view<float const, 4>(odd_y)) == y);
+  EXPECT_TRUE(materialized(tensor_view<float const, 4>(odd_ungated)) == ungated);
+  EXPECT_TRUE(materialized(tensor_view<float const, 5>(in_rows)) == states_by_channel);
 }
 
 /// The message of a call with inputs as `change` leaves them; outputs must stay NaN.

@@ -60,7 +60,7 @@ TEST(StateSpaceDual, IsExactToDerivedRoundingInDouble) {
 TEST(StateSpaceDual, IsTheSameForEveryChunkLength) {
   ssd_problem<float> const problem({1, 150, 2, 20, 1, 24});
   for (index_t const chunk : {1, 2, 3, 5, 16, 24, 33, 64, 200, 1000000}) {
-    ssd_truth const truth(problem.inputs(), problem.initial, std::min<index_t>(chunk, 128));
+    ssd_truth const truth(problem.inputs(), problem.initial, std::min<index_t>(chunk, 32));
     for (instruction_set const set : all_sets) {
       EXPECT_LE(worst_error(run_ssd(parallel{.threads = 1, .chunk = chunk, .instructions = set},
                                     problem.inputs(), problem.initial),

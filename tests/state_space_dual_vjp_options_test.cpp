@@ -62,7 +62,7 @@ TEST(StateSpaceDualVjpOptions, HasTheSameBitsForEveryThreadCount) {
 TEST(StateSpaceDualVjpOptions, WhatWasSavedGivesTheSameBits) {
   vjp_problem<float> const problem({1, 300, 3, 20, 1, 24});
   auto const inputs = problem.scaled_inputs();
-  tensor<float, 5> states({1, 3, 3, 20, 24});
+  tensor<float, 5> states({1, 10, 3, 20, 24});
   tensor<float, 4> ungated(problem.x.extents());
   state_space_dual_saved<float> const all{states.view(), ungated.view()};
   auto carry = problem.initial;
@@ -72,6 +72,21 @@ TEST(StateSpaceDualVjpOptions, WhatWasSavedGivesTheSameBits) {
   EXPECT_TRUE(gradient_of(one_thread, problem, inputs, all) == expected);
   EXPECT_TRUE(gradient_of(one_thread, problem, inputs, {states.view(), {}}) == expected);
   EXPECT_TRUE(gradient_of(one_thread, problem, inputs, {{}, ungated.view()}) == expected);
+}
+
+TEST(StateSpaceDualVjpOptions, SavedStatesGiveTheSameBitsInAnyLayout) {
+  vjp_problem<float> const problem({1, 100, 2, 16, 1, 24});
+  auto const sequence = sequence_index(std::vector<index_t>{0, 40, 41, 64, 100});
+  auto inputs = problem.scaled_inputs();
+  inputs.sequence = sequence.view();
+  tensor<float, 5> states({1, 4, 2, 16, 24});
+  auto const expected = gradient_of(one_thread, problem, inputs);
+  for (auto const& view : {states.view(), channels_innermost(states.view())}) {
+    auto carry = problem.initial;
+    tensor<float, 4> y(problem.x.extents());
+    state_space_dual(one_thread, inputs, carry.view(), y.view(), {view, {}});
+    EXPECT_TRUE(gradient_of(one_thread, problem, inputs, {view, {}}) == expected);
+  }
 }
 
 TEST(StateSpaceDualVjpOptions, IsAddedAndStrideZeroSums) {

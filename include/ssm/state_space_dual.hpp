@@ -20,7 +20,7 @@ namespace ssm {
 /// `carry` is the state before the first step on entry and after the last one on exit, so that one
 /// call over a sequence equals a call for each part of it, down to single steps, to rounding.
 /// `sequential` and `chunked` run the recurrence as the engine does (scan). `parallel` takes a
-/// chunk of steps at once as products of matrices, `chunk` steps or fewer (0: 16; at most 128), and
+/// chunk of steps at once as products of matrices, `chunk` steps or fewer (0: 16; at most 32), and
 /// calls of less than 8 steps step by step. Other number types than float, double, bfloat16 and
 /// float16 are run by the engine in every case.
 /// Shapes    carry (batch, head, head_dim, state); y (batch, time, head, head_dim); y and carry may
@@ -77,9 +77,11 @@ void state_space_dual(Policy policy, state_space_dual_inputs<T> const& inputs,
 /// Special   a limit that cuts a step size has no gradient there.
 /// Throws    shape_error before anything is written.
 /// Memory    under `parallel` the saved states, one for every state_space_dual_block steps, y
-///           before the gate, 128 steps of gradients of B and C for each of at most 8 parts of the
-///           heads of a group, and about 0.7 MB a thread for 64 channels of 128 states; never all
-///           states.
+///           before the gate, a copy of the carry, a block of gradients of B and C for each of at
+///           most 8 parts of the heads of a group, and about 0.3 MB a thread for 64 channels of 128
+///           states; never all states.
+/// Cost      five products with the states where state_space_dual has two, four where they were
+///           saved; `chunk` is 32 where it is 0.
 /// Repeats   bit for bit for any number of threads.
 /// Tested    tests/state_space_dual_vjp_test.cpp, and state_space_dual_oracle_test.cpp against
 ///           differences in 50 digits.

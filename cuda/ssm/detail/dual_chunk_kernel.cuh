@@ -67,9 +67,9 @@ class dual_block : public dual_coupling<T, States> {
       }
       end_of_requests();
       if (!is_first) {
-        if (saves && t0 % state_space_dual_block == 0) {
+        if (saves && t0 % state_space_dual_device_block == 0) {
           if (this->first_of(buffer)[0] == 0) this->clear();
-          this->store_states(p.saved_states.select(1, t0 / state_space_dual_block));
+          this->store_states(p.saved_states.select(1, t0 / state_space_dual_device_block));
         }
         run_chunk(stage, buffer, t0, left, reads_out, own_begin <= t0);
         passed *= own_begin <= t0 ? this->steps_of(buffer, part).through : 1.0f;

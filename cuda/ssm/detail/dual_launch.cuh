@@ -16,7 +16,7 @@
 namespace ssm::gpu::detail {
 
 /// Steps are cut into segments of at least this many: each costs a pass over its states more.
-inline constexpr index_t least_dual_segment = 4 * state_space_dual_block;
+inline constexpr index_t least_dual_segment = 4 * state_space_dual_device_block;
 
 inline int device_attribute(cudaDeviceAttr which) {
   int device = 0, value = 0;
@@ -68,7 +68,7 @@ dual_shape dual_shape_for(dual_problem<T> const& p) {
 template <class T>
 void cut_into_segments(dual_problem<T>& p, index_t blocks, index_t slots, index_t wanted) {
   auto const cut = [&](index_t segments) {
-    index_t const unit = state_space_dual_block;
+    index_t const unit = state_space_dual_device_block;
     index_t const steps = ((p.length + segments - 1) / segments + unit - 1) / unit * unit;
     return std::pair{(p.length + steps - 1) / steps, steps};
   };

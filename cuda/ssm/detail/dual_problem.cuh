@@ -19,7 +19,7 @@ inline constexpr float log2_of_nothing = -160.0f;
 
 /// All that the kernels of state_space_dual need to know, passed by value. An optional view is
 /// empty where it is left out. Time is cut into `segments` of `segment_length` steps, a multiple of
-/// state_space_dual_block, that run side by side.
+/// state_space_dual_device_block, that run side by side.
 template <class T>
 struct dual_problem {
   template <class U, int Rank>

@@ -31,7 +31,7 @@ __global__ void __launch_bounds__(128)
   index_t const first = backward ? p.segments - 1 : 0, way = backward ? -1 : 1;
   states[place(first)] = state;
   if (!backward && p.block_states.data_handle() != nullptr) {
-    index_t const blocks = p.segment_length / state_space_dual_block;
+    index_t const blocks = p.segment_length / state_space_dual_device_block;
     for (index_t k = 1; k < p.segments; ++k) {
       states[place(k)] = p.block_states(b, k * blocks, head, c, n);
     }

@@ -78,14 +78,15 @@ dual_vjp_memory plan_dual_vjp(dual_vjp_problem<vjp_stored<T>>& p, dual_vjp_copie
   p.state_tiles = std::max<index_t>(1, (p.states + states - 1) / states);
   index_t const processors = attribute_of_device(cudaDevAttrMultiProcessorCount);
   index_t const blocks = p.batch * p.tiles() * p.state_tiles;
-  index_t const state_blocks = (p.length + state_space_dual_block - 1) / state_space_dual_block;
+  index_t const state_blocks =
+      (p.length + state_space_dual_device_block - 1) / state_space_dual_device_block;
   p.segments = wanted;
   if (wanted == 0) {
     constexpr int resident = 3;  // blocks of dual_vjp_states_kernel, by their registers
     p.segments = best_division(2 * blocks, state_blocks, {5, 12},
                                std::clamp<index_t>(state_blocks / 2, 1, 64), resident * processors);
   }
-  p.segment_length = (state_blocks + p.segments - 1) / p.segments * state_space_dual_block;
+  p.segment_length = (state_blocks + p.segments - 1) / p.segments * state_space_dual_device_block;
   p.segments = (p.length + p.segment_length - 1) / p.segment_length;
   index_t const tiles = p.group_heads * p.channel_tiles;
   p.parts = best_division(p.batch * p.groups * p.chunks, tiles, {2, 5},

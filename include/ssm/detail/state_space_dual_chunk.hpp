@@ -4,6 +4,8 @@
 #pragma once
 
 #include <algorithm>
+#include <cstdint>
+#include <type_traits>
 
 #include "ssm/detail/simd_math.hpp"
 #include "ssm/detail/state_space_dual_inputs.hpp"
@@ -28,14 +30,24 @@ struct row_series {
 
   S* at(index_t t) const { return first + t * time_step; }
 
-  /// Bring a row to the second cache before it is wanted. (g++ takes a function that does no more
-  /// than this for one without effect and drops its calls, unless they are inlined first.)
+  /// Bring a row to the second cache before it is wanted, or to the first (Near). (g++ takes a
+  /// function that does no more than this for one without effect and drops its calls, unless they
+  /// are inlined first.)
+  template <bool Near = false>
   [[gnu::always_inline]] void prefetch(index_t t, index_t count) const {
     if (first == nullptr || step != 1) return;
     auto const* const row = reinterpret_cast<char const*>(at(t));
     constexpr index_t line = 64, size = sizeof(S);
     for (index_t byte = 0; byte < count * size; byte += line)
-      __builtin_prefetch(row + byte, std::is_const_v<S> ? 0 : 1, 2);
+      __builtin_prefetch(row + byte, std::is_const_v<S> || Near ? 0 : 1, Near ? 3 : 2);
+  }
+
+  /// Whether rows of `count` are whole cache lines, if there are any.
+  bool has_whole_lines(index_t count) const {
+    if (first == nullptr) return true;
+    constexpr index_t line = 64, size = sizeof(S);
+    return step == 1 && count * size % line == 0 && time_step * size % line == 0 &&
+           reinterpret_cast<std::uintptr_t>(first) % line == 0;
   }
 };
 

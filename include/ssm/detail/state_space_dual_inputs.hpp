@@ -58,14 +58,28 @@ struct state_space_dual_gradients {
   typename spectrum_scaling<real, Where>::gradient scaling{};
 };
 
-/// Steps between the states that state_space_dual saves for its gradient.
-inline constexpr index_t state_space_dual_block = 128;
+/// Steps between the states that state_space_dual saves for its gradient, on the host and on a
+/// device.
+inline constexpr index_t state_space_dual_block = 32;
+inline constexpr index_t state_space_dual_device_block = 128;
+
+/// The view of a contiguous tensor with the last two axes exchanged in memory: how states are saved
+/// quickest on the host.
+template <class T, memory Where>
+tensor_view<T, 5, Where> channels_innermost(tensor_view<T, 5, Where> const& view) {
+  auto strides = view.strides();
+  strides[3] = 1;
+  strides[4] = view.extent(3);
+  return {view.data_handle(), view.extents(), strides};
+}
 
 /// What state_space_dual can save so that its gradient need not run it again; an empty view: not
 /// wanted, or not at hand.
 /// Shapes    states (batch, block, head, head_dim, state), one block for every
-///           state_space_dual_block steps begun: the state its first step starts from, zeros where
-///           that step begins a sequence; ungated (batch, time, head, head_dim): y before the gate.
+///           state_space_dual_block steps begun (on a device state_space_dual_device_block): the
+///           state its first step starts from, zeros where that step begins a sequence; on the host
+///           quickest as channels_innermost; ungated (batch, time, head, head_dim): y before the
+///           gate.
 template <class T, memory Where = memory::host>
 struct state_space_dual_saved {
   using real = accumulator_t<T>;
@@ -80,7 +94,9 @@ struct ssd_extents {
   index_t batch, length, heads, head_dim, groups, states;
 
   index_t heads_per_group() const { return heads / groups; }
-  index_t blocks() const { return (length + state_space_dual_block - 1) / state_space_dual_block; }
+  index_t blocks(index_t steps = state_space_dual_block) const {
+    return (length + steps - 1) / steps;
+  }
   index_array<4> carry() const { return {batch, heads, head_dim, states}; }
   index_array<4> sequences() const { return {batch, length, heads, head_dim}; }
   index_t work() const { return batch * length * heads * head_dim * states; }
@@ -120,7 +136,9 @@ ssd_extents require_inputs(state_space_dual_inputs<T, Where> const& in) {
 
 template <class T, memory Where>
 void require_saved(state_space_dual_saved<T, Where> const& saved, ssd_extents const& e) {
-  require_gradient_shape(saved.states, {e.batch, e.blocks(), e.heads, e.head_dim, e.states},
+  index_t const blocks =
+      e.blocks(Where == memory::host ? state_space_dual_block : state_space_dual_device_block);
+  require_gradient_shape(saved.states, {e.batch, blocks, e.heads, e.head_dim, e.states},
                          "state_space_dual: saved.states", "batch, block, head, head_dim, state");
   require_gradient_shape(saved.ungated, e.sequences(), "state_space_dual: saved.ungated",
                          "batch, time, head, head_dim");

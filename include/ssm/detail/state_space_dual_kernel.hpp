@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-#include "ssm/detail/state_space_dual_chunk.hpp"
+#include "ssm/detail/state_space_dual_layout.hpp"
 
 namespace ssm::detail {
 
@@ -50,21 +50,25 @@ struct ssd_rows {
   row_series<T const> x, B, C, gate;
   row_series<T> y;
   row_series<A> ungated;
+  bool past_caches;  // for what is written, where rows are whole lines
 
   ssd_rows(state_space_dual_inputs<T> const& in, ssd_tile const& at, tensor_view<T, 4> const& to,
-           state_space_dual_saved<T> const& saved)
+           state_space_dual_saved<T> const& saved, bool is_large = false)
       : count{at.count},
         x{in.x, at.b, at.head, at.first},
         B{in.B, at.b, at.head / extents_of(in).heads_per_group(), 0},
         C{in.C, at.b, at.head / extents_of(in).heads_per_group(), 0},
         gate{in.gate, at.b, at.head, at.first},
         y{to, at.b, at.head, at.first},
-        ungated{saved.ungated, at.b, at.head, at.first} {}
+        ungated{saved.ungated, at.b, at.head, at.first},
+        past_caches{is_large && std::is_same_v<A, T> && y.has_whole_lines(count) &&
+                    ungated.has_whole_lines(count)} {}
 
   /// What a step that is soon to come reads and writes, except B and C.
   [[gnu::always_inline]] void prefetch(index_t t) const {
     x.prefetch(t, count);
     gate.prefetch(t, count);
+    if (past_caches) return;
     y.prefetch(t, count);
     ungated.prefetch(t, count);
   }
@@ -72,7 +76,7 @@ struct ssd_rows {
   /// y·silu(gate) from a row of sums before the gate, which are lost.
   template <int Lanes>
   [[gnu::always_inline]] void write(index_t t, index_t padded, A* sums, A* space) const {
-    if (ungated.first != nullptr) scatter<Lanes>(sums, count, ungated.at(t), ungated.step);
+    if (ungated.first != nullptr) put<Lanes>(sums, ungated, t);
     if (y.first == nullptr) return;
     if (gate.first != nullptr) {
       gather<Lanes>(gate.at(t), gate.step, count, padded, space);
@@ -81,67 +85,22 @@ struct ssd_rows {
             .store(sums + p);
       }
     }
-    scatter<Lanes>(sums, count, y.at(t), y.step);
+    put<Lanes>(sums, y, t);
+  }
+
+ private:
+  template <int Lanes, class S>
+  [[gnu::always_inline]] void put(A const* from, row_series<S> const& to, index_t t) const {
+    if constexpr (std::is_same_v<A, S>) {
+      if (past_caches) {
+        for (index_t p = 0; p < count; p += Lanes)
+          store_past_caches(pack<A, Lanes>::load(from + p), to.at(t) + p);
+        return;
+      }
+    }
+    scatter<Lanes>(from, count, to.at(t), to.step);
   }
 };
-
-/// Exchange rows and columns: to the right of the diagonal of blocks of Width and below it, then in
-/// smaller ones.
-template <int Width, class A, int Lanes>
-[[gnu::always_inline]] inline void transpose(pack<A, Lanes> (&rows)[Lanes]) {
-  unrolled<Lanes / 2>([&](auto k) __attribute__((always_inline)) {
-    constexpr int i = decltype(k)::value / Width * 2 * Width + decltype(k)::value % Width;
-    [&]<int... j>(std::integer_sequence<int, j...>) __attribute__((always_inline)) {
-      auto const above = rows[i], below = rows[i + Width];
-      rows[i] = shuffled<(j & Width ? Lanes + j - Width : j)...>(above, below);
-      rows[i + Width] = shuffled<(j & Width ? Lanes + j : j + Width)...>(above, below);
-    }
-    (std::make_integer_sequence<int, Lanes>{});
-  });
-  if constexpr (Width > 1) transpose<Width / 2>(rows);
-}
-
-/// to[j·to_row + i·to_step] = from[i·from_row + j·from_step] for i < rows, j < columns.
-template <int Lanes, class A>
-[[gnu::always_inline]] inline void transpose_matrix(index_t rows, index_t columns, A const* from,
-                                                    index_t from_row, index_t from_step, A* to,
-                                                    index_t to_row, index_t to_step) {
-  bool const whole = from_step == 1 && to_step == 1 && rows % Lanes == 0 && columns % Lanes == 0;
-  if (!whole) {
-    for (index_t i = 0; i < rows; ++i)
-      for (index_t j = 0; j < columns; ++j)
-        to[j * to_row + i * to_step] = from[i * from_row + j * from_step];
-    return;
-  }
-  for (index_t i = 0; i < rows; i += Lanes) {
-    for (index_t j = 0; j < columns; j += Lanes) {
-      pack<A, Lanes> block[Lanes];
-      unrolled<Lanes>([&](auto k) __attribute__((always_inline)) {
-        block[decltype(k)::value] =
-            pack<A, Lanes>::load(from + (i + decltype(k)::value) * from_row + j);
-      });
-      transpose<Lanes / 2>(block);
-      unrolled<Lanes>([&](auto k) __attribute__((always_inline)) {
-        block[decltype(k)::value].store(to + (j + decltype(k)::value) * to_row + i);
-      });
-    }
-  }
-}
-
-/// The states of a head between a view's (channel, state) and rows of all channels for each state.
-template <int Lanes, class A>
-[[gnu::always_inline]] inline void load_states(tensor_view<A, 4> const& from, ssd_tile const& at,
-                                               index_t states, index_t tile, A* to) {
-  transpose_matrix<Lanes, A>(at.count, states, &from(at.b, at.head, at.first, 0), from.stride(2),
-                             from.stride(3), to, tile, 1);
-}
-
-template <int Lanes, class A>
-[[gnu::always_inline]] inline void store_states(A const* from, index_t tile, ssd_tile const& at,
-                                                index_t states, tensor_view<A, 4> const& to) {
-  transpose_matrix<Lanes, A>(states, at.count, from, tile, 1, &to(at.b, at.head, at.first, 0),
-                             to.stride(2), to.stride(3));
-}
 
 /// Tiles of one group that go through time side by side, so that B, C and their products are
 /// prepared once for all of them. Within a chunk of steps, with S_i = log2 of the decays up to
@@ -160,6 +119,7 @@ struct ssd_bundle {
   tensor_view<T, 4> const& y;
   state_space_dual_saved<T> const& saved;
   index_t longest;  // of chunks
+  bool is_large;    // what is written: larger than caches
   index_t bundle;
 
   [[gnu::always_inline]] void run() const {
@@ -174,6 +134,7 @@ struct ssd_bundle {
       t = end;
     }
     for_each_tile([&](ssd_tile const& at) __attribute__((always_inline)) { end_tile(at); });
+    if (is_large) finish_stores();
   }
 
   template <class Body>
@@ -217,17 +178,35 @@ struct ssd_bundle {
     }
   }
 
+  /// Whether the states before step t are to be saved.
+  [[gnu::always_inline]] bool begins_block(index_t t) const {
+    return saved.states.data_handle() != nullptr && t % state_space_dual_block == 0;
+  }
+  /// Whether they are saved as they lie here, while they are computed.
+  [[gnu::always_inline]] bool saves_rows(ssd_tile const& at) const {
+    row_series<A> rows;
+    rows.first = saved_states(at, 0);
+    rows.time_step = saved.states.stride(4);
+    rows.step = saved.states.stride(3);
+    return is_large && rows.time_step == at.count && rows.has_whole_lines(at.count) &&
+           in.B.extent(3) % product_rows == 0;
+  }
+  [[gnu::always_inline]] A* saved_states(ssd_tile const& at, index_t t) const {
+    return &saved.states(at.b, t / state_space_dual_block, at.head, at.first, 0);
+  }
+
   /// The steps [t, end) of a tile, in parts where its states could overflow.
   [[gnu::always_inline]] void run_chunk(ssd_tile const& at, index_t t, index_t end) const {
     A* const state = state_of(at);
     index_t const tile = round_up(at.count, Lanes);
-    if (starts_sequence(in.sequence, at.b, t)) std::fill_n(state, state_size(at), A(0));
-    if (saved.states.data_handle() != nullptr && t % state_space_dual_block == 0) {
+    bool const starts = starts_sequence(in.sequence, at.b, t);
+    if (starts) std::fill_n(state, state_size(at), A(0));
+    if (begins_block(t) && (t == 0 || starts || !saves_rows(at))) {
       store_states<Lanes, A>(state, tile, at, in.B.extent(3),
                              saved.states.select(1, t / state_space_dual_block));
     }
     A const rate = scaled_eigenvalue(in, at.head) * number_format<A>::log2_e;
-    ssd_rows<T> const rows(in, at, y, saved);
+    ssd_rows<T> const rows(in, at, y, saved, is_large);
     if (in.D.data_handle() != nullptr)
       gather<Lanes>(&in.D(at.head, at.first), in.D.stride(1), at.count, tile, +w.D);
     for (index_t begin = t; begin < end;) {
@@ -235,14 +214,18 @@ struct ssd_bundle {
       fill_steps<Lanes>(in, at.b, at.head, begin, end - begin, padded, rate, +w.step, +w.log_decay);
       index_t const count = steps_without_overflow<A>(w.log_decay, end - begin);
       fill_decays<Lanes, A>(w.log_decay, count, padded, w.mixing, w.entered);
-      run_steps(rows, state, tile, begin, count, padded, begin - t);
+      bool const saves = begin + count == end && end < in.x.extent(1) && begins_block(end);
+      run_steps(rows, state, tile, begin, count, padded, begin - t,
+                saves && saves_rows(at) ? saved_states(at, end) : nullptr);
       begin += count;
     }
   }
 
-  /// The steps [t, t + count), which are `offset` after the first of the chunk.
+  /// The steps [t, t + count), which are `offset` after the first of the chunk. `copy` is left as
+  /// the states after them, unless it is null.
   [[gnu::always_inline]] void run_steps(ssd_rows<T> const& rows, A* state, index_t tile, index_t t,
-                                        index_t count, index_t padded, index_t offset) const {
+                                        index_t count, index_t padded, index_t offset,
+                                        A* copy) const {
     index_t const steps = round_up(count, product_rows), states = w.states;
     for (index_t i = 0; i < count; ++i) {
       gather<Lanes>(rows.x.at(t + i), rows.x.step, rows.count, tile, w.x + i * tile);
@@ -274,7 +257,7 @@ struct ssd_bundle {
       for (; next < next_end; ++next) rows.prefetch(next);
       add_to_matrix<Lanes, A>(steps, tile, here, {C + n, states, 1}, part, tile, w.y);
       update_matrix<Lanes, A>(here, tile, count, {B + n, 1, states}, w.leaving, tile, decay, part,
-                              part);
+                              part, copy == nullptr ? nullptr : copy + n * tile);
     }
     add_lower_triangle<Lanes, A>(count, tile, w.mixing, padded, w.x, w.entered,
                                  in.D.data_handle() == nullptr ? nullptr : +w.D, w.y);

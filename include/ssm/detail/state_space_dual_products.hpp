@@ -38,6 +38,31 @@ class aligned_buffer {
   A* first_ = nullptr;
 };
 
+/// Store what will not be wanted soon past the caches; `to` is at a multiple of the pack's size.
+/// finish_stores() comes before another thread may read it.
+template <class A, int Lanes>
+[[gnu::always_inline]] inline void store_past_caches(pack<A, Lanes> const& a, A* to) {
+#if defined(__clang__)
+  using vector = typename pack<A, Lanes>::vector;
+  __builtin_nontemporal_store(a.v, reinterpret_cast<vector*>(to));
+#elif defined(__GNUC__) && defined(__x86_64__) && !defined(__CUDACC__)
+  auto& bytes = *reinterpret_cast<char(*)[sizeof(a)]>(to);
+  if constexpr (sizeof(a) >= 32) {
+    asm("vmovntps {%1, %0|%0, %1}" : "=m"(bytes) : "v"(a.v));
+  } else {
+    asm("movntps {%1, %0|%0, %1}" : "=m"(bytes) : "x"(a.v));
+  }
+#else
+  a.store(to);
+#endif
+}
+
+inline void finish_stores() {
+#if defined(__x86_64__) && !defined(__CUDACC__)
+  asm volatile("sfence" ::: "memory");
+#endif
+}
+
 constexpr index_t round_up(index_t count, index_t multiple) {
   return (count + multiple - 1) / multiple * multiple;
 }
@@ -119,12 +144,13 @@ struct factor_view {
   index_t row_step, step;
 };
 
-/// to = before + a b, with b's row k at b + k·b_step; before(i) is the pack at element i. `rows` is
-/// a multiple of product_rows.
-template <int Lanes, class A, class Before>
+/// store(before + a b, i) for the pack at element i, with b's row k at b + k·b_step; before(i) is
+/// what it starts from. `rows` is a multiple of product_rows.
+template <int Lanes, class A, class Before, class Store>
 [[gnu::always_inline]] inline void multiply_matrix(index_t rows, index_t columns, index_t count,
                                                    factor_view<A> const& a, A const* b,
-                                                   index_t b_step, Before const& before, A* to) {
+                                                   index_t b_step, Before const& before,
+                                                   Store const& store) {
   for_each_block<Lanes, A>(
       rows, columns, [&](auto packs, index_t row, index_t column) __attribute__((always_inline)) {
         register_block<A, Lanes, product_rows, decltype(packs)::value> block;
@@ -135,20 +161,35 @@ template <int Lanes, class A, class Before>
         block.add_products(a.data + row * a.row_step, a.row_step, a.step, b + column, b_step,
                            count);
         block.each([&](auto& sum, int r, int v) __attribute__((always_inline)) {
-          sum.store(to + first + r * columns + v * Lanes);
+          store(sum, first + r * columns + v * Lanes);
         });
       });
 }
 
-/// to = scale·from + a b.
+/// to = scale·from + a b, and `copy` the same unless it is null, past the caches.
 template <int Lanes, class A>
 [[gnu::always_inline]] inline void update_matrix(index_t rows, index_t columns, index_t count,
                                                  factor_view<A> const& a, A const* b,
-                                                 index_t b_step, A scale, A const* from, A* to) {
+                                                 index_t b_step, A scale, A const* from, A* to,
+                                                 A* copy = nullptr) {
+  using vector = pack<A, Lanes>;
   auto const scaled = [&](index_t i) __attribute__((always_inline)) {
-    return pack<A, Lanes>::load(from + i) * scale;
+    return vector::load(from + i) * scale;
   };
-  multiply_matrix<Lanes, A>(rows, columns, count, a, b, b_step, scaled, to);
+  if (copy == nullptr) {
+    multiply_matrix<Lanes, A>(
+        rows, columns, count, a, b, b_step,
+        scaled, [&](vector const& sum, index_t i) __attribute__((always_inline)) {
+          sum.store(to + i);
+        });
+  } else {
+    multiply_matrix<Lanes, A>(
+        rows, columns, count, a, b, b_step,
+        scaled, [&](vector const& sum, index_t i) __attribute__((always_inline)) {
+          sum.store(to + i);
+          store_past_caches(sum, copy + i);
+        });
+  }
 }
 
 /// to += a b.
@@ -159,7 +200,11 @@ template <int Lanes, class A>
   auto const present = [&](index_t i) __attribute__((always_inline)) {
     return pack<A, Lanes>::load(to + i);
   };
-  multiply_matrix<Lanes, A>(rows, columns, count, a, b, b_step, present, to);
+  multiply_matrix<Lanes, A>(
+      rows, columns, count, a, b, b_step,
+      present, [&](pack<A, Lanes> const& sum, index_t i) __attribute__((always_inline)) {
+        sum.store(to + i);
+      });
 }
 
 /// to[row] = scale[row]·to[row] + skip·b[row] + Σ_{k <= row} a[row][k] b[k] for row < rows; scale

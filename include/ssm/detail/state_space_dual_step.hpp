@@ -165,8 +165,8 @@ inline int worthwhile_threads(int wanted, ssd_extents const& e) {
   return e.work() < least_threaded_work ? 1 : wanted;
 }
 
-inline index_t ssd_chunk_length(index_t wanted, ssd_extents const& e) {
-  index_t const chunk = wanted == 0 ? default_ssd_chunk : std::min(wanted, longest_ssd_chunk);
+inline index_t ssd_chunk_length(index_t wanted, index_t otherwise, ssd_extents const& e) {
+  index_t const chunk = wanted == 0 ? otherwise : std::min(wanted, longest_ssd_chunk);
   return std::min(chunk, std::max<index_t>(1, e.length));
 }
 
@@ -197,14 +197,16 @@ void state_space_dual_fast(parallel policy, state_space_dual_inputs<T> const& in
   }
   ssd_bundles const bundles(ssd_partition(e, sizeof(A)), carry,
                             threads == 0 ? processors() : threads);
-  index_t const chunk = ssd_chunk_length(policy.chunk, e);
+  index_t const chunk = ssd_chunk_length(policy.chunk, default_ssd_chunk, e);
+  constexpr index_t cached = index_t{1} << 23;  // bytes of y that later work may find in a cache
+  bool const is_large = e.batch * e.length * e.heads * e.head_dim * index_t{sizeof(T)} > cached;
   parallel_for(threads, bundles.count, [&](index_t begin, index_t end) {
     dispatch(
         policy.instructions, [&](auto width) __attribute__((always_inline)) {
           constexpr int lanes = decltype(width)::template lanes<A>;
           ssd_buffers<A, lanes> buffers(chunk, e, bundles.tiles.tile);
           for (index_t i = begin; i < end; ++i) {
-            ssd_bundle<lanes, T>{in, bundles, buffers, carry, y, saved, chunk, i}.run();
+            ssd_bundle<lanes, T>{in, bundles, buffers, carry, y, saved, chunk, is_large, i}.run();
           }
         });
   });

@@ -50,28 +50,12 @@ struct gradient_target {
   }
 };
 
-/// to(b, first + i, g, n) += Σ_k parts(k, b, i, g, n) for i < count.
+/// Whether different rows of a gradient are added to one place.
 template <class A>
-void add_parts(parallel policy, int threads, tensor<A, 5> const& parts, index_t first,
-               index_t count, trajectory_view<A> const& to) {
-  if (to.data_handle() == nullptr) return;
-  index_t const groups = to.extent(2), states = to.extent(3);
-  bool sums = false;
-  for (int axis = 0; axis < 4; ++axis) sums = sums || (to.stride(axis) == 0 && to.extent(axis) > 1);
-  parallel_for(sums ? 1 : threads, to.extent(0) * count, [&](index_t begin, index_t end) {
-    dispatch(
-        policy.instructions, [&](auto width) __attribute__((always_inline)) {
-          constexpr int lanes = decltype(width)::template lanes<A>;
-          aligned_buffer<A> total(states);
-          for (index_t i = begin * groups; i < end * groups; ++i) {
-            index_t const g = i % groups, t = i / groups % count, b = i / groups / count;
-            std::fill_n(+total, states, A(0));
-            for (index_t k = 0; k < parts.extent(0); ++k)
-              add_row<lanes, A>(&parts(k, b, g, t, 0), states, total, 1);
-            add_row<lanes, A>(total, states, &to(b, first + t, g, 0), to.stride(3));
-          }
-        });
-  });
+bool sums_up(trajectory_view<A> const& view) {
+  for (int axis = 0; axis < 4; ++axis)
+    if (view.stride(axis) == 0 && view.extent(axis) > 1) return true;
+  return false;
 }
 
 template <class T>
@@ -89,13 +73,13 @@ void state_space_dual_vjp_fast(parallel policy, state_space_dual_inputs<T> const
   bool const needs_states = saved.states.data_handle() == nullptr;
   bool const needs_ungated = saved.ungated.data_handle() == nullptr &&
                              in.gate.data_handle() != nullptr && to.gate.data_handle() != nullptr;
-  tensor<A, 5> states;
+  tensor<A, 5> states_again;
   tensor<A, 4> ungated;
   if (needs_states || needs_ungated) {
     state_space_dual_saved<T> again{};
     if (needs_states) {
-      states = tensor<A, 5>({e.batch, e.blocks(), e.heads, e.head_dim, e.states});
-      again.states = saved.states = states.view();
+      states_again = tensor<A, 5>({e.batch, e.blocks(), e.heads, e.head_dim, e.states});
+      again.states = saved.states = channels_innermost(states_again.view());
     }
     if (needs_ungated) {
       ungated = tensor<A, 4>(e.sequences());
@@ -113,50 +97,78 @@ void state_space_dual_vjp_fast(parallel policy, state_space_dual_inputs<T> const
   dispatch(policy.instructions, [&](auto width) {
     padding = ssd_vjp_buffers<A>::padding(decltype(width)::template lanes<A>);
   });
-  // Blocks of registers may begin at any row, and then read a few rows beyond.
-  index_array<5> const of_parts{partition.parts, e.batch, e.groups,
-                                std::min(e.length, state_space_dual_block) + product_rows,
-                                round_up(e.states, padding)};
+  index_t const chunk = ssd_chunk_length(policy.chunk, state_space_dual_block, e);
+  index_t const padded_chunk = round_up(chunk, padding), states = round_up(e.states, padding);
+  index_t const steps = ssd_vjp_buffers<A>::padded_steps(padded_chunk);
+  index_array<5> const of_parts{partition.parts, e.batch, e.groups, states, steps};
   tensor<A, 5> B(of_parts), C(of_parts);
+  tensor<A, 5> products({partition.parts, e.batch, e.groups, steps, padded_chunk});
+  tensor<A, 5> cotangents({e.batch, e.heads, tiles.tiles, states, tiles.tile});
   tensor<A, 3> D({e.batch, e.heads, e.head_dim});
   tensor<A, 3> step_size(wanted(to.step_size) ? in.step_size.extents() : index_array<3>{});
   tensor<A, 2> eigenvalue({e.batch, e.heads}), bias({e.batch, e.heads}), factor({e.batch, e.heads});
   gradient_target<A, 4> const x(to.x), gate(to.gate);
-  ssd_vjp_views<T> const views{y_cotangent, carry_cotangent,   saved,       x.view,
-                               gate.view,   step_size.view(),  B.view(),    C.view(),
-                               D.view(),    eigenvalue.view(), bias.view(), factor.view()};
-  index_t const chunk = ssd_chunk_length(policy.chunk, e);
+  ssd_vjp_views<T> const views{
+      y_cotangent,       cotangents.view(), saved,        x.view,          gate.view,
+      step_size.view(),  B.view(),          C.view(),     products.view(), D.view(),
+      eigenvalue.view(), bias.view(),       factor.view()};
   int const threads = worthwhile_threads(policy.threads, e);
-  one_for_each_thread<ssd_vjp_buffers<A>> room;
-  for (index_t k = e.blocks(); k-- > 0;) {
-    parallel_for(threads, partition.count(), [&](index_t begin, index_t end) {
+  // run(width, i) for i < count, on some thread
+  auto const for_each = [&](int on, index_t count, auto const& run) {
+    parallel_for(on, count, [&](index_t begin, index_t end) {
       dispatch(
           policy.instructions, [&](auto width) __attribute__((always_inline)) {
-            constexpr int lanes = decltype(width)::template lanes<A>;
-            auto& buffers = room.own(chunk, e, tiles.tile, lanes);
-            for (index_t i = begin; i < end; ++i) {
-              index_t const part = i % partition.parts, row = i / partition.parts;
-              index_t const group = row % e.groups;
-              ssd_vjp_part<lanes, T>{in,
-                                     views,
-                                     tiles,
-                                     buffers,
-                                     chunk,
-                                     row / e.groups,
-                                     group,
-                                     part,
-                                     partition.first_head(group, part),
-                                     partition.first_head(group, part + 1)}
-                  .run(k);
-            }
+            for (index_t i = begin; i < end; ++i) run(width, i);
           });
     });
-    index_t const begin = k * state_space_dual_block,
-                  count = std::min(e.length, begin + state_space_dual_block) - begin;
-    add_parts(policy, threads, B, begin, count, to.B);
-    add_parts(policy, threads, C, begin, count, to.C);
+  };
+  auto const cotangents_of = [&](ssd_tile const& at) {
+    return &cotangents(at.b, at.head, at.first / tiles.tile, 0, 0);
+  };
+  for_each(
+      threads, tiles.count(), [&](auto width, index_t i) __attribute__((always_inline)) {
+        constexpr int lanes = decltype(width)::template lanes<A>;
+        ssd_tile const at = tiles(i);
+        load_states<lanes, A>(carry_cotangent, at, e.states, round_up(at.count, lanes),
+                              cotangents_of(at));
+      });
+  one_for_each_thread<ssd_vjp_buffers<A>> room;
+  auto const group_of = [&](auto width, index_t row, index_t k) __attribute__((always_inline)) {
+    constexpr int lanes = decltype(width)::template lanes<A>;
+    ssd_vjp_group<lanes, T> const group{in, room.own(chunk, e, tiles.tile, lanes), chunk,
+                                        row / e.groups, row % e.groups};
+    group.prepare(k);
+    return group;
+  };
+  bool const sums = sums_up(to.B) || sums_up(to.C);
+  for (index_t k = e.blocks(); k-- > 0;) {
+    for_each(
+        threads, partition.count(), [&](auto width, index_t i) __attribute__((always_inline)) {
+          index_t const part = i % partition.parts;
+          auto const group = group_of(width, i / partition.parts, k);
+          ssd_vjp_part<decltype(width)::template lanes<A>, T>{
+              group,
+              views,
+              tiles,
+              part,
+              partition.first_head(group.group, part),
+              partition.first_head(group.group, part + 1)}
+              .run();
+        });
+    for_each(
+        sums ? 1 : threads,
+        2 * e.batch * e.groups, [&](auto width, index_t i) __attribute__((always_inline)) {
+          auto const group = group_of(width, i / 2, k);
+          i % 2 == 0 ? group.add_to_B(views, to.B) : group.add_to_C(views, to.C);
+        });
   }
-
+  for_each(
+      threads, tiles.count(), [&](auto width, index_t i) __attribute__((always_inline)) {
+        constexpr int lanes = decltype(width)::template lanes<A>;
+        ssd_tile const at = tiles(i);
+        store_states<lanes, A>(cotangents_of(at), round_up(at.count, lanes), at, e.states,
+                               carry_cotangent);
+      });
   x.finish(to.x);
   gate.finish(to.gate);
   time_window const all{0, e.length, 1};

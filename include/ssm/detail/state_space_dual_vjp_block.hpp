@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// state_space_dual_vjp_block.hpp: the gradient of Mamba-2's operator for a block of time, from the
-// state that enters it.
+// state_space_dual_vjp_block.hpp: what the gradient of Mamba-2's operator works on for a block of
+// time.
 #pragma once
 
 #include <algorithm>
@@ -18,67 +18,68 @@ struct ssd_vjp_views {
   using A = accumulator_t<T>;
 
   tensor_view<A const, 4> y_cotangent;
-  tensor_view<A, 4> carry_cotangent;
+  tensor_view<A, 5> cotangents;  // of the states: (batch, head, tile, state, channel)
   state_space_dual_saved<T> saved;
   tensor_view<A, 4> x, gate;    // gradients; empty: not wanted
   tensor_view<A, 3> step_size;  // (batch, time, head), of the projection
-  tensor_view<A, 5> B, C;       // (part of a group's heads, batch, group, time, padded state)
+  tensor_view<A, 5> B, C;       // (part of a group's heads, batch, group, state, step), padded
+  tensor_view<A, 5> products;   // G of a part's heads: (part, batch, group, step, step of a chunk)
   tensor_view<A, 3> D;          // (batch, head, head_dim)
   tensor_view<A, 2> eigenvalue, bias, factor;  // (batch, head), the first of A'
 };
 
-/// A block of time: where it lies, and its chunks, which are those of all heads of a part.
+/// A block of time: where it lies, and its chunks, which are those of all heads of a group.
 struct ssd_vjp_block {
-  index_t b, group, begin, end;
-  std::vector<index_t> chunks;  // where each begins, and the end
+  index_t b = -1, group = 0, begin = 0, end = 0;
+  std::vector<index_t> chunks{};  // where each begins, and the end
 
-  bool operator==(ssd_vjp_block const&) const = default;
+  index_t steps() const { return end - begin; }
 };
 
-/// The states of a tile lie in panels of so many, each with a row for every channel: what all
-/// products with a panel need stays in the first cache.
-inline constexpr index_t ssd_vjp_panel = 64;
-
-/// What a thread works on: states of `rows` channels, for a tile that has `tile` numbers in a row
-/// of time; both are set anew for each tile.
+/// What a thread works on. What has a column for each step has rows of `chunk`, or of `steps` for
+/// those of a block; the states of a tile have a row of `tile` channels each, which is set anew for
+/// each tile.
 template <class A>
 struct ssd_vjp_buffers {
-  index_t chunk, states, tile, rows, most_rows;
-  // for all heads of a part of a group: rows of a block of time
-  ssd_vjp_block loaded{};  // what B, C and what depends on them alone are of
-  aligned_buffer<A> B, C, products, to_products;
-  aligned_buffer<A> transposed_B{0};  // of each chunk, its steps side by side
+  index_t chunk, steps, states, tile;
+  // for all heads of a group
+  ssd_vjp_block block{};
+  aligned_buffer<A> B, C, products, B_columns, C_columns;
+  // for the gradients of B and C
+  aligned_buffer<A> to_products, to_columns, to_rows;
   // for a head
   aligned_buffer<A> step, log_decay, between, entered, to_step, to_log;
   // for a tile of a head
-  aligned_buffer<A> cotangent, D, to_D, x, y, input, drive, drive_columns, mixing, terms, scale,
-      dots;
+  aligned_buffer<A> D, to_D, x, y, x_columns, y_columns, input, drive, mixing, terms, scale, dots;
   aligned_buffer<A> entering{0};  // states, for each chunk of a block
 
   ssd_vjp_buffers(index_t longest, ssd_extents const& e, index_t tile_width, int lanes)
       : chunk{round_up(longest, padding(lanes))},
+        steps{padded_steps(chunk)},
         states{round_up(e.states, padding(lanes))},
         tile{tile_width},
-        rows{round_up(std::min(tile_width, e.head_dim), tall_rows)},
-        most_rows{rows},
-        B{block_rows() * states},
-        C{block_rows() * states},
-        products{block_rows() * chunk},
-        to_products{block_rows() * chunk},
-        step{block_rows()},
-        log_decay{block_rows()},
-        between{block_rows() * chunk},
-        entered{block_rows()},
-        to_step{block_rows()},
-        to_log{block_rows()},
-        cotangent{rows * states},
+        B{steps * states},
+        C{steps * states},
+        products{steps * chunk},
+        B_columns{states * steps},
+        C_columns{states * steps},
+        to_products{chunk * chunk},
+        to_columns{states * chunk},
+        to_rows{(chunk + product_rows) * states},
+        step{steps},
+        log_decay{steps},
+        between{steps * chunk},
+        entered{steps},
+        to_step{steps},
+        to_log{steps},
         D{tile},
         to_D{tile},
         x{chunk * tile},
         y{chunk * tile},
+        x_columns{tile * chunk},
+        y_columns{tile * chunk},
         input{chunk * tile},
         drive{chunk * tile},
-        drive_columns{rows * chunk},
         mixing{chunk * chunk},
         terms{chunk * chunk},
         scale{chunk},
@@ -88,7 +89,7 @@ struct ssd_vjp_buffers {
   static index_t padding(int lanes) { return std::max({lanes, product_rows, tall_rows}); }
 
   /// A chunk may begin anywhere in a block, and is worked on in whole packs.
-  index_t block_rows() const { return state_space_dual_block + chunk; }
+  static index_t padded_steps(index_t chunk) { return state_space_dual_block + chunk; }
 };
 
 /// The rows of a tile that only its gradient reads and writes.
@@ -113,45 +114,52 @@ struct ssd_vjp_rows {
   }
 };
 
-/// All that a tile reads and writes in a block, row by row.
+/// All that a tile reads and writes, row by row.
 template <class T>
 struct ssd_vjp_tile_rows {
   using A = accumulator_t<T>;
 
+  ssd_tile at;
   ssd_rows<T> rows;
   ssd_vjp_rows<T> more;
-  // by channel: the states that it starts from and the cotangents of those it ends with
-  row_series<A const> states;
-  row_series<A> cotangents;
-  index_t state_count;
+  tensor_view<A, 5> states;
 
   ssd_vjp_tile_rows(state_space_dual_inputs<T> const& in, ssd_vjp_views<T> const& views,
-                    ssd_tile const& at, index_t block)
-      : rows{in, at, {}, {}},
-        more{views, at},
-        states{by_channel<A const>(views.saved.states.select(1, block), at)},
-        cotangents{by_channel<A>(views.carry_cotangent, at)},
-        state_count{in.B.extent(3)} {}
+                    ssd_tile const& tile)
+      : at{tile}, rows{in, tile, {}, {}}, more{views, tile}, states{views.saved.states} {}
 
   [[gnu::always_inline]] void prefetch(index_t t) const {
     rows.x.prefetch(t, rows.count);
     rows.gate.prefetch(t, rows.count);
     more.prefetch(t, rows.count);
   }
-  [[gnu::always_inline]] void prefetch_states(index_t p) const {
-    if (p >= rows.count) return;
-    states.prefetch(p, state_count);
-    cotangents.prefetch(p, state_count);
+
+  /// What pull_back_gate reads of a step.
+  [[gnu::always_inline]] void prefetch_for_gate(index_t t) const {
+    more.y_cotangent.template prefetch<true>(t, rows.count);
+    rows.gate.template prefetch<true>(t, rows.count);
+    more.ungated.template prefetch<true>(t, rows.count);
+    more.to_gate.template prefetch<true>(t, rows.count);
   }
 
- private:
-  template <class S>
-  static row_series<S> by_channel(tensor_view<A, 4> const& view, ssd_tile const& at) {
-    row_series<S> rows;
-    rows.first = &view(at.b, at.head, at.first, 0);
-    rows.time_step = view.stride(2);
-    rows.step = view.stride(3);
-    return rows;
+  /// Whether the states that were saved lie as products take them.
+  [[gnu::always_inline]] bool has_states_in_rows(index_t tile) const {
+    return states.stride(3) == 1 && states.stride(4) == tile && rows.count == tile &&
+           states.extent(4) % tall_rows == 0;
+  }
+  [[gnu::always_inline]] A* states_at(index_t t) const {
+    return &states(at.b, t / state_space_dual_block, at.head, at.first, 0);
+  }
+  /// Part i of n of the states that were saved at t.
+  [[gnu::always_inline]] void prefetch_states(index_t t, index_t i, index_t n) const {
+    bool const by_state = states.stride(3) == 1;
+    row_series<A> series;
+    series.first = states_at(t);
+    series.time_step = states.stride(by_state ? 4 : 3);
+    series.step = states.stride(by_state ? 3 : 4);
+    index_t const all = by_state ? states.extent(4) : rows.count;
+    index_t const length = by_state ? rows.count : states.extent(4);
+    for (index_t k = all * i / n; k < all * (i + 1) / n; ++k) series.prefetch(k, length);
   }
 };
 
@@ -166,41 +174,69 @@ template <int Lanes, class A>
   for (; i < count; ++i) to[i * stride] += from[i];
 }
 
-/// The cotangents of `steps` rows before the gate, and the gradient of the gate; all rows of a kind
-/// are loaded at once, so that none is waited for alone. `gate` and `sums` are room for as many.
+/// A row in whole packs: where it lies, or copied to `room`.
+template <int Lanes, class A, class Storage>
+[[gnu::always_inline]] inline A const* whole_packs(row_series<Storage> const& rows, index_t t,
+                                                   index_t count, index_t padded, A* room) {
+  if constexpr (std::is_same_v<std::remove_const_t<Storage>, A>) {
+    if (rows.step == 1 && count == padded) return rows.at(t);
+  }
+  gather<Lanes>(rows.at(t), rows.step, count, padded, room);
+  return room;
+}
+
+/// The cotangents y of `steps` rows before the gate, the same times scale[row], and the gradient of
+/// the gate. `room` is for three rows.
 template <int Lanes, class T>
 [[gnu::always_inline]] inline void pull_back_gate(ssd_vjp_tile_rows<T> const& at, index_t t,
-                                                  index_t steps, index_t tile, accumulator_t<T>* y,
-                                                  accumulator_t<T>* gate, accumulator_t<T>* sums) {
+                                                  index_t steps, index_t tile,
+                                                  accumulator_t<T> const* scale,
+                                                  accumulator_t<T>* y, accumulator_t<T>* scaled,
+                                                  accumulator_t<T>* room) {
   using A = accumulator_t<T>;
   using vector = pack<A, Lanes>;
   index_t const count = at.rows.count;
-  auto const load = [&](auto const& rows, A* to) __attribute__((always_inline)) {
-    for (index_t j = 0; j < steps; ++j)
-      gather<Lanes>(rows.at(t + j), rows.step, count, tile, to + j * tile);
-  };
-  load(at.more.y_cotangent, y);
-  if (at.rows.gate.first == nullptr) return;
-  load(at.rows.gate, gate);
   vector const one(A(1)), lowest(-softplus_range<A>);
   auto const upper_part = [&](vector const& x, vector const& e) __attribute__((always_inline)) {
     return larger(e, smaller(one, vector(x * std::numeric_limits<A>::max())));  // as sigmoid_given
   };
   auto const& to = at.more.to_gate;
-  bool const wanted = to.first != nullptr;
-  if (wanted) load(at.more.ungated, sums);
-  for (index_t i = 0; i < steps * tile; i += Lanes) {
-    vector const z = larger(lowest, vector::load(gate + i)), g = vector::load(y + i);  // as silu
-    vector const e = exp_in_range(larger(lowest, minus_size(z))), inverse = one / (one + e);
-    vector const s = upper_part(z, e) * inverse;
-    if (wanted) {
-      vector const rest = upper_part(vector(-z), e) * inverse;  // 1 - s without cancellation
-      vector(g * vector::load(sums + i) * (s * multiply_add(z, rest, A(1)))).store(sums + i);
+  bool const gated = at.rows.gate.first != nullptr, wanted = gated && to.first != nullptr;
+  bool const in_place = to.step == 1 && count == tile;
+  for (index_t j = 0; j < steps; ++j) {
+    A const* const from = whole_packs<Lanes, A>(at.more.y_cotangent, t + j, count, tile, room);
+    A *const own = y + j * tile, *const own_scaled = scaled + j * tile, *const sums = room + tile;
+    A const weight = scale[j];
+    at.more.to_x.template prefetch<true>(t + j, count);
+    if (j + 1 < steps) at.prefetch_for_gate(t + j + 1);
+    if (!gated) {
+      for (index_t p = 0; p < tile; p += Lanes) {
+        vector const g = vector::load(from + p);
+        g.store(own + p);
+        vector(g * weight).store(own_scaled + p);
+      }
+      continue;
     }
-    vector(g * (z * s)).store(y + i);
+    A const* const gate = whole_packs<Lanes, A>(at.rows.gate, t + j, count, tile, room + tile);
+    A const* const ungated =
+        wanted ? whole_packs<Lanes, A>(at.more.ungated, t + j, count, tile, room + 2 * tile) : own;
+    A* const to_gate = wanted && in_place ? to.at(t + j) : sums;
+    for (index_t p = 0; p < tile; p += Lanes) {
+      vector const z = larger(lowest, vector::load(gate + p)), g = vector::load(from + p);
+      vector const e = exp_in_range(larger(lowest, minus_size(z))), inverse = one / (one + e);
+      vector const s = upper_part(z, e) * inverse;  // as silu
+      if (wanted) {
+        vector const rest = upper_part(vector(-z), e) * inverse;  // 1 - s without cancellation
+        vector slope = g * vector::load(ungated + p) * (s * multiply_add(z, rest, A(1)));
+        if (in_place) slope = slope + vector::load(to_gate + p);
+        slope.store(to_gate + p);
+      }
+      vector const before = g * (z * s);
+      before.store(own + p);
+      vector(before * weight).store(own_scaled + p);
+    }
+    if (wanted && !in_place) add_row<Lanes>(sums, count, to.at(t + j), to.step);
   }
-  if (!wanted) return;
-  for (index_t j = 0; j < steps; ++j) add_row<Lanes>(sums + j * tile, count, to.at(t + j), to.step);
 }
 
 }  // namespace ssm::detail

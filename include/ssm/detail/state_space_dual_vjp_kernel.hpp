@@ -6,13 +6,12 @@
 
 namespace ssm::detail {
 
-/// One tile's work on one block: the states are run again from the one that enters the block, then
-/// the chunks are visited backward with the cotangent g of the state after them. In the notation of
-/// run_tile, with dy the cotangent of y before the gate, h the state that enters the chunk, and
-/// L_ij = 2^(S_i - S_j), e_i = 2^S_i, w_j = L_last,j:
+/// One tile's work on one block: the chunks are visited backward, each with the state h that
+/// enters it and the cotangent g of the state after it. In the notation of ssd_bundle, with dy the
+/// cotangent of y before the gate and L_ij = 2^(S_i - S_j), e_i = 2^S_i, w_j = L_last,j:
 ///   u_j = w_j B_j·g + Σ_{i >= j} (C_i·B_j) L_ij dy_i,   dx_j = D dy_j + Δ_j u_j,
-///   dC_i = e_i dy_i·h + Σ_{j <= i} G_ij B_j,            dB_j = w_j Δ_j x_j·g + Σ_{i >= j} G_ij
-///   C_i, G_ij = (dy_i·x_j) L_ij Δ_j,                         dh = e_last g + Σ_i e_i dy_i ⊗ C_i,
+///   dC_i = e_i dy_i·h + Σ_{j <= i} G_ij B_j,   dB_j = w_j Δ_j x_j·g + Σ_{i >= j} G_ij C_i,
+///   G_ij = (dy_i·x_j) L_ij Δ_j,   dh = e_last g + Σ_i e_i dy_i ⊗ C_i,
 /// and the cotangent of the logarithm of decay k is the sum of all terms that crossed step k:
 ///   Σ_{i >= k > j} G_ij C_i·B_j + Σ_{i >= k} C_i·(e_i dy_i·h) + Σ_{j < k} Δ_j x_j·(w_j B_j·g)
 ///   + e_last h·g,  in which nothing cancels.
@@ -22,102 +21,119 @@ struct ssd_vjp_tile {
   using vector = pack<A, Lanes>;
 
   state_space_dual_inputs<T> const& in;
-  ssd_vjp_block const& block;
   ssd_vjp_buffers<A>& w;
   ssd_vjp_tile_rows<T> const own;
   ssd_vjp_tile_rows<T> const coming;  // of the next tile
-  A *const to_B, *const to_C;         // rows of the block
-  bool const adds;                    // whether anything is there
+  A* const cotangent;                 // of the states, a row for each
+  A *const to_B, *const to_C, *const to_products;
   bool const skips;
 
   [[gnu::always_inline]] index_t count(std::size_t c) const {
-    return block.chunks[c + 1] - block.chunks[c];
+    return w.block.chunks[c + 1] - w.block.chunks[c];
   }
   [[gnu::always_inline]] index_t offset(std::size_t c) const {
-    return block.chunks[c] - block.begin;
+    return w.block.chunks[c] - w.block.begin;
   }
-  [[gnu::always_inline]] A* entering(std::size_t c) const {
-    return w.entering + static_cast<index_t>(c) * w.rows * w.states;
-  }
+  [[gnu::always_inline]] index_t state_rows() const { return round_up(in.B.extent(3), tall_rows); }
   [[gnu::always_inline]] bool cut(std::size_t c) const {
-    return starts_sequence(in.sequence, block.b, block.chunks[c]);
+    return starts_sequence(in.sequence, w.block.b, w.block.chunks[c]);
+  }
+  /// The states that enter a chunk, a row of channels for each: those that enter the block where
+  /// they were saved, if they lie there so.
+  [[gnu::always_inline]] A* entering(std::size_t c) const {
+    if (c == 0 && own.has_states_in_rows(w.tile)) return own.states_at(w.block.begin);
+    return w.entering + static_cast<index_t>(c) * state_rows() * w.tile;
   }
 
   /// x of a chunk's step and its weight in the state after the chunk, Δ_j w_j.
   [[gnu::always_inline]] A load_x(std::size_t c, index_t j) const {
     index_t const first = offset(c), last = first + count(c) - 1;
-    gather<Lanes>(own.rows.x.at(block.chunks[c] + j), own.rows.x.step, own.rows.count, w.tile,
+    gather<Lanes>(own.rows.x.at(w.block.chunks[c] + j), own.rows.x.step, own.rows.count, w.tile,
                   w.x + j * w.tile);
     return w.between[last * w.chunk + j] * w.step[first + j];
   }
 
-  /// Part i of n of the rows that are wanted after chunk c, and some of the next tile's states.
-  [[gnu::always_inline]] void prefetch_next(std::size_t c, index_t i, index_t n) const {
-    std::size_t const chunks = block.chunks.size() - 1, next = c > 0 ? c - 1 : chunks - 1;
-    auto const& rows = c > 0 ? own : coming;
-    index_t const q = count(next), t = block.chunks[next];
-    for (index_t j = q * i / n; j < q * (i + 1) / n; ++j) rows.prefetch(t + j);
-    index_t const done = static_cast<index_t>(chunks - 1 - c) * n + i;
-    index_t const all = static_cast<index_t>(chunks) * n;
-    for (index_t p = w.rows * done / all; p < w.rows * (done + 1) / all; ++p)
-      coming.prefetch_states(p);
+  /// States that products go through at a time, so that they pass through the first cache once.
+  static constexpr index_t near_states = 32;
+
+  /// Bring so many states from state n on to the first cache.
+  [[gnu::always_inline]] void bring_near(A const* states, index_t n) const {
+    constexpr index_t line = 64 / index_t{sizeof(A)};
+    A const* const end = states + std::min(state_rows(), n + near_states) * w.tile;
+    for (A const* at = states + n * w.tile; at < end; at += line) __builtin_prefetch(at, 0, 3);
   }
 
-  /// The states that enter all chunks, from that of the first.
+  /// Part i of n of what is wanted after chunk c.
+  [[gnu::always_inline]] void prefetch_next(std::size_t c, index_t i, index_t n) const {
+    std::size_t const next = c > 0 ? c - 1 : w.block.chunks.size() - 2;
+    auto const& rows = c > 0 ? own : coming;
+    index_t const q = count(next), t = w.block.chunks[next];
+    for (index_t j = q * i / n; j < q * (i + 1) / n; ++j) rows.prefetch(t + j);
+    if (next == 0) rows.prefetch_states(t, i, n);
+  }
+
+  /// The states that enter all chunks, from those that enter the block.
   [[gnu::always_inline]] void run_forward() const {
-    std::size_t const last = block.chunks.size() - 2;
-    for (std::size_t c = 0; c < last; ++c) {
-      A* const next = entering(c + 1);
-      for (index_t t = block.chunks[c + 1]; t < block.chunks[c + 2]; ++t)
-        own.rows.x.prefetch(t, own.rows.count);
-      if (cut(c + 1)) {
-        std::fill_n(next, w.rows * w.states, A(0));
-        continue;
-      }
-      for (index_t j = 0; j < count(c); ++j) {
-        A const weight = load_x(c, j);
-        for (index_t p = 0; p < w.tile; p += Lanes) {
-          index_t const i = j * w.tile + p;
-          vector(vector::load(w.x + i) * weight).store(w.input + i);
-        }
-      }
-      for (index_t n = 0; n < w.states; n += ssd_vjp_panel) {
-        index_t const width = std::min(ssd_vjp_panel, w.states - n), panel = n * w.rows;
-        update_matrix<Lanes, A>(
-            w.rows, width, count(c), {w.input, 1, w.tile}, w.B + offset(c) * w.states + n, w.states,
-            w.entered[offset(c) + count(c) - 1], entering(c) + panel, next + panel);
+    if (!own.has_states_in_rows(w.tile)) {
+      std::fill_n(entering(0), state_rows() * w.tile, A(0));
+      load_states<Lanes, A>(own.states.select(1, w.block.begin / state_space_dual_block), own.at,
+                            in.B.extent(3), w.tile, entering(0));
+    }
+    for (std::size_t c = 1; c + 1 < w.block.chunks.size(); ++c) {
+      if (cut(c)) {
+        std::fill_n(entering(c), state_rows() * w.tile, A(0));
+      } else {
+        run_chunk(c - 1, entering(c));
       }
     }
   }
 
+  /// The state after a chunk.
+  [[gnu::always_inline]] void run_chunk(std::size_t c, A* to) const {
+    for (index_t j = 0; j < count(c); ++j) {
+      A const weight = load_x(c, j);
+      for (index_t p = 0; p < w.tile; p += Lanes) {
+        index_t const i = j * w.tile + p;
+        vector(vector::load(w.x + i) * weight).store(w.input + i);
+      }
+    }
+    update_matrix<Lanes, A>(state_rows(), w.tile, count(c), {w.B_columns + offset(c), w.steps, 1},
+                            w.input, w.tile, w.entered[offset(c) + count(c) - 1], entering(c), to);
+  }
+
   [[gnu::always_inline]] void run_backward() const {
-    for (std::size_t c = block.chunks.size() - 1; c-- > 0;) {
+    for (std::size_t c = w.block.chunks.size() - 1; c-- > 0;) {
       visit_chunk(c);
-      if (cut(c)) std::fill_n(+w.cotangent, w.rows * w.states, A(0));
+      if (cut(c)) std::fill_n(cotangent, state_rows() * w.tile, A(0));
     }
   }
 
   [[gnu::always_inline]] void visit_chunk(std::size_t c) const {
     index_t const q = count(c), steps = round_up(q, product_rows), first = offset(c);
-    index_t const tile = w.tile, states = w.states, t = block.chunks[c];
+    index_t const tile = w.tile, t = w.block.chunks[c];
     A const *const between = w.between + first * w.chunk, *const step = w.step + first;
     A const *const products = w.products + first * w.chunk, *const entered = w.entered + first;
     A* const weight = w.scale;
 
+    A* const states = entering(c);
+    bring_near(states, 0);
     for (index_t j = 0; j < q; ++j) weight[j] = load_x(c, j);
-    pull_back_gate<Lanes>(own, t, q, tile, +w.y, +w.drive, +w.input);
-    for (index_t j = q; j < steps; ++j) weight[j] = A(0);
-    std::fill_n(w.x + q * tile, (steps - q) * tile, A(0));
-    std::fill_n(w.y + q * tile, (steps - q) * tile, A(0));
+    pull_back_gate<Lanes>(own, t, q, tile, entered, +w.y, +w.input, +w.drive);
+    for (index_t j = q; j < w.chunk; ++j) weight[j] = A(0);
+    std::fill_n(w.x + q * tile, (w.chunk - q) * tile, A(0));
+    std::fill_n(w.y + q * tile, (w.chunk - q) * tile, A(0));
+    transpose_matrix<Lanes, A>(w.chunk, tile, w.x, tile, 1, w.x_columns, w.chunk, 1);
+    transpose_matrix<Lanes, A>(w.chunk, tile, w.y, tile, 1, w.y_columns, w.chunk, 1);
 
     // G, the terms G_ij C_i·B_j, and (C_i·B_j) L_ij
-    multiply_rows<Lanes, A>(steps, tile, w.y, w.x, w.terms, w.chunk);
+    multiply_lower_triangle<Lanes, A>(round_up(q, tall_rows), w.chunk, own.rows.count,
+                                      {w.y, tile, 1}, w.x_columns, w.terms);
     for (index_t i = 0; i < q; ++i) {
-      for (index_t j = 0; j < w.chunk; j += Lanes) {
+      for (index_t j = 0; j <= i; j += Lanes) {
         index_t const at = i * w.chunk + j;
         vector const decay = vector::load(between + at), product = vector::load(products + at);
         vector const G = vector::load(w.terms + at) * (decay * vector::load(step + j));
-        A* const sum = w.to_products + first * w.chunk + at;
+        A* const sum = to_products + first * w.chunk + at;
         vector(vector::load(sum) + G).store(sum);
         vector(G * product).store(w.terms + at);
         vector(product * decay).store(w.mixing + at);
@@ -125,45 +141,43 @@ struct ssd_vjp_tile {
     }
 
     // all products with the states
-    for (index_t i = 0; i < q; ++i)
-      for (index_t p = 0; p < tile; p += Lanes)
-        vector(vector::load(w.y + i * tile + p) * entered[i]).store(w.input + i * tile + p);
-    std::fill_n(+w.dots, steps, A(0));
-    std::fill_n(+w.drive_columns, w.rows * w.chunk, A(0));
+    std::fill_n(+w.dots, w.chunk, A(0));
+    std::fill_n(+w.drive, steps * tile, A(0));
     vector through(A(0));  // h·g
-    if (cut(c) && !adds) std::fill_n(to_C + first * states, q * states, A(0));
-    for (index_t n = 0; n < states; n += ssd_vjp_panel) {
-      index_t const width = std::min(ssd_vjp_panel, states - n);
-      A *const h = entering(c) + n * w.rows, *const g = w.cotangent + n * w.rows;
-      A const* const C = w.C + first * states + n;
+    for (index_t n = 0; n < state_rows(); n += near_states) {
+      index_t const here = std::min(near_states, state_rows() - n), at = first + n * w.steps;
+      A *const h = states + n * tile, *const g = cotangent + n * tile;
+      A const *const B = w.B_columns + at, *const C = w.C_columns + at;
       auto const ahead = [&](index_t k) __attribute__((always_inline)) {
-        prefetch_next(c, n / ssd_vjp_panel * 4 + k,
-                      (states + ssd_vjp_panel - 1) / ssd_vjp_panel * 4);
+        index_t const parts = (state_rows() + near_states - 1) / near_states;
+        prefetch_next(c, n / near_states * 4 + k, parts * 4);
       };
       ahead(0);
       if (!cut(c)) {
-        scaled_products<Lanes, A>(q, width, w.rows, {w.y, tile, 1}, h, entered, adds,
-                                  to_C + first * states + n, states, C, w.dots);
+        scaled_products<Lanes, A>(here, q, own.rows.count, {h, tile, 1}, w.y_columns, w.chunk,
+                                  entered, to_C + at, w.steps, C, w.dots);
       }
       ahead(1);
-      scaled_products<Lanes, A>(q, width, w.rows, {w.x, tile, 1}, g, weight, adds,
-                                to_B + first * states + n, states, nullptr, nullptr);
+      scaled_products<Lanes, A>(here, q, own.rows.count, {g, tile, 1}, w.x_columns, w.chunk, weight,
+                                to_B + at, w.steps, nullptr, nullptr);
       ahead(2);
-      add_tall_product<Lanes, A>(
-          w.rows, w.chunk, std::min(width, in.B.extent(3) - n), {g, width, 1},
-          w.transposed_B + (static_cast<index_t>(c) * states + n) * w.chunk, w.drive_columns);
+      add_to_matrix<Lanes, A>(steps, tile, here, {B, 1, w.steps}, g, tile, w.drive);
       ahead(3);
+      bring_near(states, n + here);
+      bring_near(cotangent, n + here);
       auto const scaled = [&](index_t i) __attribute__((always_inline)) {
         vector const before = vector::load(g + i);
         through = multiply_add(before, vector::load(h + i), through);
         return vector(before * entered[q - 1]);
       };
-      multiply_matrix<Lanes, A>(w.rows, width, q, {w.input, 1, tile}, C, states, scaled, g);
+      multiply_matrix<Lanes, A>(
+          here, tile, q, {C, w.steps, 1}, w.input, tile,
+          scaled, [&](vector const& sum, index_t i) __attribute__((always_inline)) {
+            sum.store(g + i);
+          });
     }
 
     // u, first its part through the state
-    std::fill_n(+w.drive, w.rows < tile ? q * tile : 0, A(0));
-    transpose_matrix<Lanes, A>(w.rows, w.chunk, w.drive_columns, w.chunk, 1, w.drive, tile, 1);
     A into_state[longest_ssd_chunk];
     for (index_t j = 0; j < q; ++j) {
       A const decay = between[(q - 1) * w.chunk + j];
@@ -197,7 +211,7 @@ struct ssd_vjp_tile {
     }
     auto const& to = own.more.to_x;
     for (index_t j = 0; j < count(c) && to.first != nullptr; ++j)
-      add_row<Lanes>(w.drive + j * w.tile, own.rows.count, to.at(block.chunks[c] + j), to.step);
+      add_row<Lanes>(w.drive + j * w.tile, own.rows.count, to.at(w.block.chunks[c] + j), to.step);
   }
 
   /// The cotangents of the logarithms of a chunk's decays.

@@ -6,73 +6,91 @@
 
 namespace ssm::detail {
 
-/// to[row] = scale[row]·s[row], added to what is there if `adds`, with s = a b, and dots[row] +=
-/// s[row]·other[row] unless `dots` is null, for row < rows. Rows of b are `columns` long, those of
-/// `to` and `other` begin `to_row` apart.
+/// Rows that products with few columns take at once; buffers have a multiple of them.
+inline constexpr int tall_rows = 8;
+
+/// to[row][k] += scale[k]·s[row][k] for k < columns with s = a b, and dots[k] += Σ_row s[row][k]
+/// other[row][k] unless `dots` is null. `rows` is a multiple of tall_rows. Rows of b begin b_row
+/// apart, those of `to` and `other` to_row; all but `to` may be read up to the next whole pack.
 template <int Lanes, class A>
 [[gnu::always_inline]] inline void scaled_products(index_t rows, index_t columns, index_t count,
                                                    factor_view<A> const& a, A const* b,
-                                                   A const* scale, bool adds, A* to, index_t to_row,
-                                                   A const* other, A* dots) {
-  for_each_block<Lanes, A>(
-      rows, columns, [&](auto packs, index_t row, index_t column) __attribute__((always_inline)) {
-        constexpr int width = decltype(packs)::value;
-        register_block<A, Lanes, product_rows, width> block;
-        block.each([&](auto& sum, int, int) __attribute__((always_inline)) { sum = A(0); });
-        block.add_products(a.data + row * a.row_step, a.row_step, a.step, b + column, columns,
-                           count);
-        index_t const first = row * to_row + column;
-        if (dots != nullptr) {
-          unrolled<product_rows>([&](auto r) __attribute__((always_inline)) {
-            constexpr int i = decltype(r)::value;
-            pack<A, Lanes> dot(A(0));
-            unrolled<width>([&](auto v) __attribute__((always_inline)) {
-              constexpr int k = decltype(v)::value;
-              dot = multiply_add(block.at[i][k],
-                                 pack<A, Lanes>::load(other + first + i * to_row + k * Lanes), dot);
-            });
-            dots[row + i] += sum_of_lanes(dot);
-          });
-        }
-        block.each([&](auto& sum, int r, int v) __attribute__((always_inline)) {
-          if (row + r >= rows) return;
-          A* const at = to + first + r * to_row + v * Lanes;
-          if (adds) {
-            multiply_add(sum, scale[row + r], pack<A, Lanes>::load(at)).store(at);
-          } else {
-            pack<A, Lanes>(sum * scale[row + r]).store(at);
-          }
-        });
-      });
-}
-
-/// Rows of a product with few columns, which need more of them to fill the registers.
-inline constexpr int tall_rows = 8;
-
-/// to += a b where b has few columns; `rows` is a multiple of tall_rows.
-template <int Lanes, class A>
-[[gnu::always_inline]] inline void add_tall_product(index_t rows, index_t columns, index_t count,
-                                                    factor_view<A> const& a, A const* b, A* to) {
+                                                   index_t b_row, A const* scale, A* to,
+                                                   index_t to_row, A const* other, A* dots) {
+  using vector = pack<A, Lanes>;
   auto const strips = [&](auto packs, auto height, index_t column) __attribute__((always_inline)) {
     constexpr int width = decltype(packs)::value, tall = decltype(height)::value;
-    for (; column + width * Lanes <= columns; column += width * Lanes) {
+    for (; column + (width - 1) * Lanes < columns; column += width * Lanes) {
+      bool const whole = column + width * Lanes <= columns;
       for (index_t row = 0; row < rows; row += tall) {
         register_block<A, Lanes, tall, width> block;
-        A* const at = to + row * columns + column;
-        block.each([&](auto& sum, int r, int v) __attribute__((always_inline)) {
-          sum = pack<A, Lanes>::load(at + r * columns + v * Lanes);
-        });
-        block.add_products(a.data + row * a.row_step, a.row_step, a.step, b + column, columns,
-                           count);
-        block.each([&](auto& sum, int r, int v)
-                       __attribute__((always_inline)) { sum.store(at + r * columns + v * Lanes); });
+        block.each([&](auto& sum, int, int)
+                       __attribute__((always_inline)) { sum = vector::zeros(); });
+        block.add_products(a.data + row * a.row_step, a.row_step, a.step, b + column, b_row, count);
+        index_t const first = row * to_row + column;
+        if (dots != nullptr) {
+          unrolled<width>([&](auto v) __attribute__((always_inline)) {
+            constexpr int k = decltype(v)::value;
+            vector dot = vector::load(dots + column + k * Lanes);
+            unrolled<tall>([&](auto r) __attribute__((always_inline)) {
+              constexpr int i = decltype(r)::value;
+              dot = multiply_add(block.at[i][k],
+                                 vector::load(other + first + i * to_row + k * Lanes), dot);
+            });
+            dot.store(dots + column + k * Lanes);
+          });
+        }
+        if (whole) {
+          block.each([&](auto& sum, int r, int v) __attribute__((always_inline)) {
+            A* const at = to + first + r * to_row + v * Lanes;
+            multiply_add(sum, vector::load(scale + column + v * Lanes), vector::load(at)).store(at);
+          });
+        } else {
+          A sums[tall * width * Lanes];
+          block.each([&](auto& sum, int r, int v) __attribute__((always_inline)) {
+            sum.store(sums + (r * width + v) * Lanes);
+          });
+          for (int r = 0; r < tall; ++r)
+            for (index_t k = column; k < columns; ++k)
+              to[(row + r) * to_row + k] += scale[k] * sums[r * width * Lanes + k - column];
+        }
       }
     }
     return column;
   };
   using std::integral_constant;
-  index_t const column = strips(integral_constant<int, 2>{}, integral_constant<int, 4>{}, 0);
+  constexpr int wide = widest_block<A, Lanes> / 2;
+  index_t const column = strips(integral_constant<int, 2>{}, integral_constant<int, 4 * wide>{}, 0);
   strips(integral_constant<int, 1>{}, integral_constant<int, tall_rows>{}, column);
+}
+
+/// to[row][k] = (a b)[row][k] for k <= row, and anything for greater k. `rows` is a multiple of
+/// tall_rows; rows of `to` and b are `columns` long, a multiple of Lanes.
+template <int Lanes, class A>
+[[gnu::always_inline]] inline void multiply_lower_triangle(index_t rows, index_t columns,
+                                                           index_t count, factor_view<A> const& a,
+                                                           A const* b, A* to) {
+  auto const multiply = [&](auto packs, auto height, index_t row, index_t column)
+      __attribute__((always_inline)) {
+    register_block<A, Lanes, decltype(height)::value, decltype(packs)::value> block;
+    block.each([&](auto& sum, int, int)
+                   __attribute__((always_inline)) { sum = pack<A, Lanes>::zeros(); });
+    block.add_products(a.data + row * a.row_step, a.row_step, a.step, b + column, columns, count);
+    block.each([&](auto& sum, int r, int v) __attribute__((always_inline)) {
+      sum.store(to + (row + r) * columns + column + v * Lanes);
+    });
+  };
+  using std::integral_constant;
+  constexpr int wide = widest_block<A, Lanes> / 2 * 4;
+  for (index_t row = 0; row < rows; row += tall_rows) {
+    index_t const needed = std::min(columns, round_up(row + tall_rows, Lanes));
+    index_t column = 0;
+    for (; column + 2 * Lanes <= needed; column += 2 * Lanes)
+      for (index_t r = row; r < row + tall_rows; r += wide)
+        multiply(integral_constant<int, 2>{}, integral_constant<int, wide>{}, r, column);
+    if (column < needed)
+      multiply(integral_constant<int, 1>{}, integral_constant<int, tall_rows>{}, row, column);
+  }
 }
 
 /// to[row] += Σ_{k >= row} a[k][row] b[k] for row, k < rows. Rows of `to` and b are `columns` long,
