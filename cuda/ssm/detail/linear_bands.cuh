@@ -89,13 +89,18 @@ struct band_walk {
     return pass * static_cast<int>(gridDim.x) + static_cast<int>(blockIdx.x);
   }
 
+  __device__ void keep_pace(int round) const {
+    p.pace.reach(round);
+    p.pace.wait(round - 1, p.pace.look(round - 1));
+  }
+
   /// By one thread.
   __device__ void request() {
     int round = 0;
     for (int pass = 0; pass < p.passes; ++pass) {
       int const band = band_of(pass);
       for (int i = 0; i < tiles; ++i) {
-        if (i % round_tiles == 0) p.pace.begin(round++, 1);
+        if (i % round_tiles == 0) keep_pace(round++);
         if (band >= bands) continue;  // a block without a last one keeps pace nevertheless
         memory.sent[stage].wait(parity ^ 1);
         auto& in = memory.of[stage].in;
@@ -146,13 +151,21 @@ struct band_walk {
       int const count = steps(i);
       T* at = memory.of[stage].in[0][p.reversed ? count - 1 : 0] + own;
       if (count == R && i + 1 < tiles) {
-#pragma unroll 1
-        for (int j = 0; j < R; j += at_once) at = run_steps<at_once>(at, pace, carry);
+        values<at_once> now, next;
+        now.load(at, pace);
+#pragma unroll
+        for (int j = 0; j < R; j += at_once) {
+          if (j + at_once < R) next.load(at + at_once * pace, pace);  // before what is stored
+          at = now.run(at, pace, carry);
+          now = next;
+        }
       } else {
 #pragma unroll 1
         for (int j = 0; j < count; ++j) {
           bool const is_last = i + 1 == tiles && j + 1 == count;
-          at = run_steps<1>(at, pace, carry, is_last ? &edge : nullptr);
+          values<1> now;
+          now.load(at, pace);
+          at = now.run(at, pace, carry, is_last ? &edge : nullptr);
         }
       }
       hopper::publish_stores();
@@ -165,29 +178,35 @@ struct band_walk {
   }
 
  private:
-  /// Of one channel, from `at` on; `edge` is the neighbor of the last step. Returns where the next
-  /// step is.
+  /// Steps of one channel.
   template <int Steps>
-  __device__ static T* run_steps(T* at, int pace, number& carry, number const* edge = nullptr) {
-    constexpr int array = R * band_channels;
+  struct values {
+    static constexpr int array = R * band_channels;
     T in[Steps][K];
+
+    __device__ void load(T const* at, int pace) {
 #pragma unroll
-    for (int j = 0; j < Steps; ++j) {
+      for (int j = 0; j < Steps; ++j) {
 #pragma unroll
-      for (int k = 0; k < K; ++k) in[j][k] = at[j * pace + k * array];
+        for (int k = 0; k < K; ++k) in[j][k] = at[j * pace + k * array];
+      }
     }
+    /// Put what comes out where it was; `edge` is the neighbor of the last step. Returns where the
+    /// next step is.
+    __device__ T* run(T* at, int pace, number& carry, number const* edge = nullptr) const {
 #pragma unroll
-    for (int j = 0; j < Steps; ++j) {
-      number value[K], result[Step::outputs];
+      for (int j = 0; j < Steps; ++j) {
+        number value[K], result[Step::outputs];
 #pragma unroll
-      for (int k = 0; k < K; ++k) value[k] = to_number(in[j][k]);
-      if (neighbor >= 0 && edge != nullptr) value[K - 1] = *edge;
-      Step::run(value, carry, result);
+        for (int k = 0; k < K; ++k) value[k] = to_number(in[j][k]);
+        if (neighbor >= 0 && edge != nullptr) value[K - 1] = *edge;
+        Step::run(value, carry, result);
 #pragma unroll
-      for (int k = 0; k < Step::outputs; ++k) at[j * pace + k * array] = to_stored<T>(result[k]);
+        for (int k = 0; k < Step::outputs; ++k) at[j * pace + k * array] = to_stored<T>(result[k]);
+      }
+      return at + Steps * pace;
     }
-    return at + Steps * pace;
-  }
+  };
 };
 
 template <class T, class Step>

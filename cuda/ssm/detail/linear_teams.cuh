@@ -7,9 +7,6 @@
 
 namespace ssm::gpu::detail {
 
-/// Rounds that blocks of different bands may be apart; 1 and 16 took 3 to 6 % longer.
-inline constexpr int team_slack = 3;
-
 /// What is the same for all warps of a block of a team.
 template <class Tiles, bool Chained>
 struct team_block {
@@ -121,9 +118,14 @@ struct team_block {
 
   /// A lane for each channel: what the warps before a warp are, and the whole for all of the team.
   __device__ void compose_warps() const {
+    unsigned seen = ~0u;
     for (int round = 0; round < rounds + D; ++round) {
-      if (!Chained && lane == 0 && round < rounds) p.pace.begin(round, team_slack);
+      if (!Chained && lane == 0 && round < rounds) p.pace.wait(round - team_slack, seen);
       meet_workers();
+      if (!Chained && lane == 0 && round < rounds) {
+        p.pace.reach(round);
+        seen = p.pace.look(round + 1 - team_slack);  // comes while maps are composed
+      }
       if (round >= rounds || lane >= width) continue;
       auto& of_warp = memory.stages[round % S].of_warp;
       map own[warps], upto{};

@@ -7,6 +7,9 @@
 
 namespace ssm::gpu::detail {
 
+/// Rounds that teams of different bands may be apart; 3 and 6 took a hundredth longer.
+inline constexpr int team_slack = 4;
+
 template <class T, class Step>
 struct team_problem : columns_problem<T, Step> {
   index_t teams;   ///< of a band: they take its time in turn

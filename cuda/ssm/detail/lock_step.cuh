@@ -7,25 +7,26 @@
 namespace ssm::gpu::detail {
 
 /// Blocks that take pieces of the same rows of an array keep together: each holds a round back
-/// until all blocks have reached the one `slack` before. If they drift apart, each piece of a row
+/// until all blocks have reached one a few rounds before. If they drift apart, each piece of a row
 /// is needed at another time and opens a page of memory of its own.
+/// By one thread of each block. All blocks are there at once, and have as many rounds.
 struct lock_step {
   static constexpr int words = 64;  ///< more than the rounds that blocks may be apart
-
   static constexpr std::size_t bytes = words * sizeof(unsigned);
 
   unsigned* reached = nullptr;  ///< for each round of `words`: 0 before the kernel; none: no wait
 
-  /// By one thread of each block. All blocks are there at once, and have as many rounds.
-  __device__ void begin(int round, int slack) const {
-    if (reached == nullptr) return;
-    atomicAdd(reached + round % words, 1u);
-    int const before = round - slack;
-    if (before < 0) return;
-    unsigned const all = gridDim.x * (static_cast<unsigned>(before / words) + 1);
-    auto const* const count = static_cast<unsigned volatile*>(reached + before % words);
-    while (*count < all) {
-    }
+  __device__ void reach(int round) const {
+    if (reached != nullptr) atomicAdd(reached + round % words, 1u);
+  }
+  /// How many blocks have reached this round, and those `words`, 2·words, ... before it.
+  __device__ unsigned look(int round) const {
+    bool const is_known = reached == nullptr || round < 0;
+    return is_known ? ~0u : *static_cast<unsigned volatile*>(reached + round % words);
+  }
+  /// Until all have reached it, of which `seen` were looked up before.
+  __device__ void wait(int round, unsigned seen) const {
+    while (seen < gridDim.x * (static_cast<unsigned>(round) / words + 1)) seen = look(round);
   }
 };
 
