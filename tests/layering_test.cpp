@@ -35,8 +35,10 @@ constexpr char const* layers[] = {
     "scaling_factors",
     "scan linear_scan detail/linear_step detail/linear_rows_tile detail/linear_rows_chunk "
     "detail/linear_rows detail/linear_columns_tile detail/linear_columns_words "
-    "detail/linear_columns detail/linear_teams_problem detail/linear_teams_tile "
-    "detail/linear_teams_memory detail/linear_teams detail/linear_teams_launch "
+    "detail/linear_columns detail/linear_brief detail/linear_teams_problem "
+    "detail/linear_teams_tile detail/linear_teams_piece detail/linear_teams_memory "
+    "detail/linear_teams_block detail/linear_teams_states detail/linear_teams "
+    "detail/linear_teams_launch "
     "detail/linear_bands detail/linear_bands_launch detail/linear_launch",
     "causal_conv1d detail/causal_conv1d_block detail/causal_conv1d_fast "
     "detail/causal_conv1d_fast_vjp detail/causal_conv1d_inputs detail/causal_conv1d_reference "
@@ -49,8 +51,8 @@ constexpr char const* layers[] = {
     "detail/selective_scan_reference detail/selective_scan_step detail/selective_scan_vjp "
     "detail/selective_scan_vjp_kernel detail/selective_packets detail/selective_problem "
     "detail/selective_stage detail/selective_states "
-    "detail/selective_entering detail/selective_warp_sums detail/selective_moments "
-    "detail/selective_fold "
+    "detail/selective_entering detail/selective_warp_sums detail/selective_moments_stage "
+    "detail/selective_moments detail/selective_fold "
     "detail/selective_step_kernel detail/selective_launch selective_scan_vjp "
     "detail/selective_vjp_problem detail/selective_vjp_rows detail/selective_vjp_stage "
     "detail/selective_vjp_arriving detail/selective_vjp_step detail/selective_vjp_kernel "

@@ -29,7 +29,7 @@ struct untouched : untouched_memory {
     in.C = next<float const, 4>({2, 100, 1, n});
     carry = next<float, 3>({2, 8, n});
     y = next<float, 3>({2, 100, 8});
-    checkpoints = next<float, 4>({2, 4, n, 8});
+    checkpoints = next<float, 4>({2, 13, n, 8});
   }
 
   std::string message() {
@@ -48,9 +48,9 @@ TEST(SelectiveScanErrors, NameTheArgumentWhatWasFoundAndWhatWasExpected) {
   EXPECT_EQ(of.message(),
             "selective_scan: y has shape (2, 99, 8), expected (2, 100, 8) (batch, time, channel)");
   of = untouched();
-  of.checkpoints = of.next<float, 4>({2, 3, 16, 8});
+  of.checkpoints = of.next<float, 4>({2, 4, 16, 8});
   EXPECT_EQ(of.message(),
-            "selective_scan: checkpoints has shape (2, 3, 16, 8), expected (2, 4, 16, 8) (batch, "
+            "selective_scan: checkpoints has shape (2, 4, 16, 8), expected (2, 13, 16, 8) (batch, "
             "block, state, channel)");
   of = untouched(257);
   EXPECT_EQ(of.message(), "selective_scan: eigenvalue has 257 states, expected at most 256");

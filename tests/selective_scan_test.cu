@@ -241,19 +241,19 @@ TEST(SelectiveScan, LeavesTheStatesThatEnterEachBlock) {
   auto const p = random_selective<float>({1, 100, 10, 16}, 1, {}, 7000);
   device_problem<float> on(p, {});
   for (index_t const segments : {1, 2}) {
-    gpu::tensor<float, 4> checkpoints({}, {1, 4, 16, 10});
+    gpu::tensor<float, 4> checkpoints({}, {1, 13, 16, 10});
     auto carry = on_device(p.initial);
     device_sequence<float> y(tensor<float, 3>(p.x.extents()), dense_axis::channel, 0, 0);
     gpu::selective_scan_allocating({}, on.inputs(), carry.view(), y.view(), checkpoints.view(),
                                    {.segments = segments});
-    tensor<float, 4> found({1, 4, 16, 10});
+    tensor<float, 4> found({1, 13, 16, 10});
     gpu::copy_to_host({},
                       static_cast<trajectory_view<float const, memory::device>>(checkpoints.view()),
                       found.view());
     gpu::check(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
-    for (index_t block = 0; block < 4; ++block) {
+    for (index_t block = 0; block < 13; ++block) {
       auto part = converted_problem<double>(p);
-      selective_truth<double> truth(part_of(part, 32 * block));
+      selective_truth<double> truth(part_of(part, gpu::selective_scan_checkpoint_steps * block));
       for (index_t n = 0; n < 16; ++n)
         for (index_t c = 0; c < 10; ++c) {
           double const bound = device_functions * 0x1p-23 * truth.carry_bound(0, c, n) + 1e-30;

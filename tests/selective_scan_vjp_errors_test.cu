@@ -32,7 +32,7 @@ struct untouched : untouched_memory {
     initial = next<float const, 3>({2, 8, 16});
     carry_cotangent = next<float, 3>({2, 8, 16});
     y_cotangent = next<float const, 3>({2, 100, 8});
-    checkpoints = next<float const, 4>({2, 4, 16, 8});
+    checkpoints = next<float const, 4>({2, 13, 16, 8});
     to.x = next<float, 3>({2, 100, 8});
     to.B = next<float, 4>({2, 100, 1, 16});
     to.C = next<float, 4>({2, 100, 1, 16});
@@ -64,9 +64,9 @@ TEST(SelectiveScanVjpErrors, NameTheArgumentWhatWasFoundAndWhatWasExpected) {
             "selective_scan_vjp: gradients.C has shape (2, 100, 1, 8), expected (2, 100, 1, 16) "
             "(batch, time, group, state)");
   of = untouched();
-  of.checkpoints = of.next<float const, 4>({2, 3, 16, 8});
+  of.checkpoints = of.next<float const, 4>({2, 4, 16, 8});
   EXPECT_EQ(of.message(),
-            "selective_scan_vjp: checkpoints has shape (2, 3, 16, 8), expected (2, 4, 16, 8) "
+            "selective_scan_vjp: checkpoints has shape (2, 4, 16, 8), expected (2, 13, 16, 8) "
             "(batch, block, state, channel)");
 }
 

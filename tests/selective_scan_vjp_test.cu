@@ -85,6 +85,10 @@ TEST(SelectiveScanVjp, IsTheFormulaForAnyNumberOfSegments) {
       expect_truth<float>({1, 411, 70, 16}, 2, selective_options::all(), seed++, layout,
                           {.segments = segments, .negligible = 0.0f});
     }
+  // The last segment has fewer steps than one of the walks through it.
+  for (auto const& layout : layouts) {
+    expect_truth<float>({1, 390, 70, 16}, 2, {}, seed++, layout, {.segments = 3});
+  }
 }
 
 TEST(SelectiveScanVjp, TakesSixteenBits) {

@@ -71,7 +71,7 @@ class own_gradient_calls {
   }
   index_array<4> of_blocks() const {
     selective_shape const& s = arrays_->shape();
-    index_t const block = selective_scan_block;
+    index_t const block = gpu::selective_scan_checkpoint_steps;
     return {s.batch, (s.length + block - 1) / block, s.states, s.channels};
   }
   index_t needed() {

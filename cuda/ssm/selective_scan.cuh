@@ -96,7 +96,8 @@ selective_problem<T> selective_scan_problem(
   require_shape(y, in.x.extents(), "selective_scan: y", "batch, time, channel");
   ssm::detail::require_writable(carry, "selective_scan: carry");
   ssm::detail::require_writable(y, "selective_scan: y");
-  ssm::detail::require_checkpoints(checkpoints, s, "selective_scan: checkpoints");
+  ssm::detail::require_checkpoints(checkpoints, s, "selective_scan: checkpoints",
+                                   selective_scan_checkpoint_steps);
   ssm::detail::require_writable(checkpoints, "selective_scan: checkpoints");
   auto const apart = [&](auto const& out, char const* name) {
     require_apart(out, in.x, name, "x");
@@ -158,7 +159,8 @@ std::size_t selective_scan_workspace(
 /// T is float, bfloat16 or float16; all is computed in float. Views may have any strides. Fast are
 /// x, step_size, gate and y with channels innermost or all with time innermost, B and C with states
 /// or with time innermost, from addresses and with strides that are multiples of 16 bytes.
-/// Shapes    as selective_scan of the CPU; at most 256 states.
+/// Shapes    as selective_scan of the CPU; at most 256 states; checkpoints (batch,
+///           ⌈length / selective_scan_checkpoint_steps⌉, state, channel).
 /// Accuracy  a decay is off by 1.5 eps more than its exponent is, which is right to 8 eps (softplus
 ///           6); the gate to 8 eps; sums of states as on the CPU. What the first pass leaves out is
 ///           at most plan.negligible times the size the state had there.

@@ -80,7 +80,8 @@ selective_vjp_problem<T> vjp_problem(
   ssm::detail::require_writable(carry_cotangent, "selective_scan_vjp: carry_cotangent");
   ssm::detail::require_gradients(in, to);
   require_unshared(to);
-  ssm::detail::require_checkpoints(checkpoints, s, "selective_scan_vjp: checkpoints");
+  ssm::detail::require_checkpoints(checkpoints, s, "selective_scan_vjp: checkpoints",
+                                   selective_scan_checkpoint_steps);
   require_vjp_apart(in, initial, y_cotangent, carry_cotangent, to, checkpoints);
   selective_vjp_problem<T> p{};
   give_inputs<T>(p, in, plan, "selective_scan_vjp");
@@ -136,9 +137,9 @@ std::size_t selective_scan_vjp_workspace(
 /// Repeats   bit for bit.
 /// Special   without steps nothing is written, whatever `how` is.
 /// Memory    reads inputs and cotangents twice; workspace 32·length floats for each 128 channels
-///           of a row, and the checkpoints where none are given.
-/// Throws    shape_error before any launch; gpu::error where a launch fails, as it does for floats
-///           where a block has less than 105 KB of shared memory (sm_86, 89, 120); 16 bits need 96.
+///           of a row, and the checkpoints where none are given: a float for each state of each
+///           channel in every selective_scan_checkpoint_steps steps.
+/// Throws    shape_error before any launch; gpu::error where a launch fails.
 /// Tested    tests/selective_scan_vjp_test.cu, selective_scan_graph_test.cu.
 template <class T>
 void selective_scan_vjp(

@@ -53,7 +53,8 @@ struct device_gradients {
     auto const in = problem.inputs();
     auto const start = on_device(p.initial);
     auto carry_cotangent = on_device(p.final_cotangent);
-    index_t const blocks = (p.shape.length + selective_scan_block - 1) / selective_scan_block;
+    index_t const steps = gpu::selective_scan_checkpoint_steps;
+    index_t const blocks = (p.shape.length + steps - 1) / steps;
     tensor<float, 4> const unwritten({p.shape.batch, blocks, p.shape.states, p.shape.channels},
                                      not_a_number<float>());
     auto states = on_device(unwritten);

@@ -11,6 +11,13 @@
 #include "ssm/spectrum_scaling.hpp"
 #include "ssm/tensor_view.hpp"
 
+namespace ssm::gpu {
+
+/// selective_scan leaves a state for its gradient at the begin of every so many steps.
+inline constexpr index_t selective_scan_checkpoint_steps = 8;
+
+}  // namespace ssm::gpu
+
 namespace ssm::gpu::detail {
 
 /// An array (batch, time, channel).

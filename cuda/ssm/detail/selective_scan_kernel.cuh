@@ -42,6 +42,7 @@ class selective_block : selective_states<T, States, Lanes, Packed> {
       for (int k = 0; k < quads; ++k) this->request_quad(quad_at[k], k, left);
       x_at.advance(), step_at.advance();
     };
+    int const batch = p.checkpoints.data_handle() == nullptr ? tile::steps : checkpoint_steps;
     request_tile(begin, 0);
     this->load_states();
     int stage = 0;
@@ -66,16 +67,17 @@ class selective_block : selective_states<T, States, Lanes, Packed> {
       request_tile(t0 + tile::steps, stage ^ 1);  // nothing, after the last
 #pragma unroll
       for (int k = 0; k < packets; ++k) this->request(s.gate[k], gate_at, k, has_gate ? left : 0);
-      if (p.checkpoints.data_handle() != nullptr && t0 % selective_scan_block == 0) {
-        this->leave_checkpoint(t0);
-      }
       unsigned const starts = p.sequence.data_handle() != nullptr ? s.starts : 0;
-      if (starts != 0) {
-        cut_steps(starts);
-      } else if (all_small) {
-        all_steps<true>();
-      } else {
-        all_steps<false>();
+#pragma unroll 1
+      for (int first = 0; first < tile::steps; first += batch) {
+        if (batch < tile::steps && first < left) this->leave_checkpoint(t0 + first);
+        if (starts != 0) {
+          cut_steps(first, first + batch, starts);
+        } else if (all_small) {
+          all_steps<true>(first, first + batch);
+        } else {
+          all_steps<false>(first, first + batch);
+        }
       }
       __syncthreads();
       wait_for_requests();
@@ -90,6 +92,9 @@ class selective_block : selective_states<T, States, Lanes, Packed> {
   }
 
  private:
+  static constexpr int checkpoint_steps = static_cast<int>(selective_scan_checkpoint_steps);
+  static_assert(tile::steps % checkpoint_steps == 0 && tile::steps > checkpoint_steps);
+
   /// `Count` steps of every state from step t on, and the sums C·h of each, of two lanes. The sums
   /// are stored last, over what all lanes have read.
   template <bool IsSmall, int Count>
@@ -143,16 +148,16 @@ class selective_block : selective_states<T, States, Lanes, Packed> {
   }
 
   template <bool IsSmall>
-  __device__ void all_steps() {
+  __device__ void all_steps(int first, int after) {
     constexpr int together = tile::states == 16 && Lanes > 2 ? 8 : 4;  // few blocks: see shape_for
 #pragma unroll 1
-    for (int t = 0; t < tile::steps; t += together) steps<IsSmall, together>(t);
+    for (int t = first; t < after; t += together) steps<IsSmall, together>(t);
   }
 
   /// Steps with states cut where a sequence starts.
-  __device__ void cut_steps(unsigned starts) {
+  __device__ void cut_steps(int first, int after, unsigned starts) {
 #pragma unroll 1
-    for (int t = 0; t < tile::steps; ++t) {
+    for (int t = first; t < after; ++t) {
       if (starts >> t & 1) this->clear_states();
       steps<false, 1>(t);
     }

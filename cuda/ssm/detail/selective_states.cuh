@@ -128,7 +128,7 @@ struct selective_states : selective_stage<T, States, Lanes, Packed> {
   }
 
   __device__ void leave_checkpoint(index_t t) {
-    index_t const block = t / selective_scan_block;
+    index_t const block = t / selective_scan_checkpoint_steps;
     store_states(&p.checkpoints(b, block, 0, channel), p.checkpoints.stride(3),
                  p.checkpoints.stride(2));
   }

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "ssm/detail/device_math.cuh"
+#include "ssm/detail/selective_moments.cuh"
 #include "ssm/detail/selective_vjp_problem.cuh"
 
 namespace ssm::gpu::detail {
@@ -238,8 +239,18 @@ __global__ void __launch_bounds__(128, 5)
   arriving_block<T, Packed>(p, memory, parts).run();
 }
 
+/// The same for segments that are not long, by any number of walks.
+template <class T, bool Packed>
+__global__ void __launch_bounds__(moments_tile::threads, 4)
+    arriving_moments_kernel(__grid_constant__ selective_vjp_problem<T> const p) {
+  extern __shared__ uint4 arriving_moments_memory[];
+  auto& memory = *reinterpret_cast<moments_tile::gated<T>*>(arriving_moments_memory);
+  if (p.along_time) return moments_warp<selective_vjp_problem, T, Packed, true>(p, memory).run();
+  moments_warp<selective_vjp_problem, T, Packed, false>(p, memory).run();
+}
+
 /// From what each segment gives and the cotangent of the final state to the cotangent of the state
-/// that leaves each: e_s-1 = decay_s e_s + given_s.
+/// that leaves each walk: e_w-1 = decay_w e_w + given_w.
 template <class T>
 __global__ void __launch_bounds__(128)
     fold_back_kernel(__grid_constant__ selective_vjp_problem<T> const p) {
@@ -249,10 +260,11 @@ __global__ void __launch_bounds__(128)
   constexpr int together = 8;  // loads do not wait for the chain
   index_t const next = p.states * p.channels;
   float e = p.carry_cotangent(b, c, n);
-  float* arriving = p.arriving + p.segment_state(b, p.segments - 1, n, c);
-  float const* decay = p.decay + p.segment_state(b, p.segments - 1, n, c);
+  index_t const last = p.segments * p.walks - 1;
+  float* arriving = p.arriving + p.walk_state(b, last, n, c);
+  float const* decay = p.decay + p.walk_state(b, last, n, c);
   *arriving = e;
-  for (index_t left = p.segments - 1; left > 0; left -= together) {
+  for (index_t left = last + 1 - p.walks; left > 0; left -= together) {
     float given[together], factor[together];
 #pragma unroll
     for (int k = 0; k < together; ++k) {

@@ -2,7 +2,6 @@
 // selective_vjp_kernel.cuh: the gradient of Mamba's operator over one segment of time.
 #pragma once
 
-#include "ssm/detail/selective_scan_inputs.hpp"
 #include "ssm/detail/selective_vjp_step.cuh"
 
 namespace ssm::gpu::detail {
@@ -20,15 +19,15 @@ class selective_vjp_block : selective_vjp_steps<T, Packing> {
  public:
   using steps::steps;
 
-  /// The states entering each block of time.
+  /// The states entering each tile.
   __device__ void leave_checkpoints() {
     this->each_state([&](int c, index_t n, int i) {
-      this->kept(s.entering[0], i) =
+      this->kept(s.own[0], i) =
           !has(c, n)       ? 0.0f
           : p.segments > 1 ? p.entering[p.segment_state(block.b, blockIdx.y, n, block.channel + c)]
                            : p.initial(block.b, block.channel + c, n);
     });
-    this->get(h_, s.entering[0]);
+    this->get(h_, s.own[0]);
     this->request(0, false);
     int i = 0;
 #pragma unroll 1
@@ -36,14 +35,12 @@ class selective_vjp_block : selective_vjp_steps<T, Packing> {
       this->store(t0, i, false);
       __syncthreads();
       this->request(t0 + tile::steps, false);
-      if (t0 % selective_scan_block == 0) {
-        index_t const number = (begin + t0) / selective_scan_block;
-        this->put(s.entering[0], h_);
-        this->each_state([&](int c, index_t n, int k) {
-          if (!has(c, n)) return;
-          p.checkpoints(block.b, number, n, block.channel + c) = this->kept(s.entering[0], k);
-        });
-      }
+      index_t const number = (begin + t0) / tile::steps;
+      this->put(s.own[0], h_);
+      this->each_state([&](int c, index_t n, int k) {
+        if (!has(c, n)) return;
+        p.checkpoints(block.b, number, n, block.channel + c) = this->kept(s.own[0], k);
+      });
 #pragma unroll 1
       for (int k = 0; k < tile::steps; k += together) this->advance(i, k);
     }
@@ -51,74 +48,48 @@ class selective_vjp_block : selective_vjp_steps<T, Packing> {
 
   __device__ void differentiate() {
     this->each_state([&](int c, index_t n, int i) {
-      this->kept(s.entering[0], i) =
+      this->kept(s.own[0], i) =
           !has(c, n)       ? 0.0f
-          : p.segments > 1 ? p.arriving[p.segment_state(block.b, blockIdx.y, n, block.channel + c)]
+          : p.segments > 1 ? p.arriving[p.walk_state(block.b, (blockIdx.y + 1) * p.walks - 1, n,
+                                                     block.channel + c)]
                            : p.carry_cotangent(block.b, block.channel + c, n);
     });
-    this->get(e_, s.entering[0]);
-    int t0 = (length - 1) / selective_scan_block * selective_scan_block;
-    int last = (length - 1 - t0) / tile::steps;
-    request_block_state(t0, s.entering[next_block]);
-    this->request(t0, last == 0);
+    this->get(e_, s.own[0]);
+    int t0 = (length - 1) / tile::steps * tile::steps;
+    request_states(t0);
+    this->request(t0, true);
 #pragma unroll 1
-    for (; t0 >= 0; t0 -= selective_scan_block) {
-      differentiate_block(t0, last);
-      last = tile::most - 1;
-    }
+    for (; t0 >= 0; t0 -= tile::steps) differentiate_tile(t0);
     leave_sums();
   }
 
  private:
-  static constexpr int this_block = 1, next_block = 2;  // where entering states are put
+  static constexpr int entering = 1, next_entering = 2;  // where states are in s.own
 
-  /// Forward through the tiles of a block of time, from the states that enter it to those that
-  /// enter its last four steps, then back; what enters every fourth step is kept. One loop, so that
-  /// its instructions are kept, too.
-  __device__ void differentiate_block(int t0, int last) {
-    auto const tile_of = [&](int turn) { return turn <= last ? turn : 2 * last - turn; };
+  /// Forward to the last four steps, back through them, and from what entered the first four back
+  /// through these.
+  __device__ void differentiate_tile(int t0) {
+    this->store(t0, 0, true);
+    this->get(h_, s.own[next_entering]), this->put(s.own[entering], h_);
+    __syncthreads();
+    this->request(t0 - tile::steps, true);
+    if (t0 > 0) request_states(t0 - tile::steps);
+    this->advance(0, 0);
 #pragma unroll 1
-    for (int turn = 0; turn <= 2 * last; ++turn) {
-      int const i = tile_of(turn), first = t0 + i * tile::steps;
-      bool const ends = turn == 2 * last;
-      this->store(first, i, turn >= last);
-      if (turn == 0) this->get(h_, s.entering[next_block]);
-      __syncthreads();
-      this->request(ends ? t0 - selective_scan_block : t0 + tile_of(turn + 1) * tile::steps,
-                    !ends && turn + 1 >= last);
-      if (ends) {  // what enters later tiles is used up
-        request_block_state(t0, s.entering[this_block]);
-        if (t0 > 0) request_block_state(t0 - selective_scan_block, s.entering[next_block]);
-      }
-      if (turn <= last) sweep(i, turn == last);
-      if (turn < last) continue;
-#pragma unroll 1
-      for (int k = together; k >= 0; k -= together) {
-        int const slot = 2 * i + (k == 0 ? -2 : -1);  // of what enters the four steps before
-        this->back_and_forth(i, k, [&] {
-          if (slot == -1) wait_for_requests();
-          if (slot >= -1) this->get(h_, s.entering[slot == -1 ? this_block : slot]);
-        });
-      }
-      this->leave(first);
-      __syncthreads();
-      leave_shared(first);
+    for (int k = together; k >= 0; k -= together) {  // a loop, so that its instructions stay near
+      this->back_and_forth(0, k, [&] {
+        if (k > 0) this->get(h_, s.own[entering]);
+      });
     }
+    this->leave(t0);
+    __syncthreads();
+    leave_shared(t0);
   }
 
-  /// Forward through a tile, but for the last four steps of a block of time.
-  __device__ void sweep(int i, bool is_last) {
-#pragma unroll 1
-    for (int k = 0; k < (is_last ? together : tile::steps); k += together) {
-      int const slot = 2 * i - (k == 0);
-      if (slot >= 0) this->put(s.entering[slot], h_);
-      this->advance(i, k);
-    }
-  }
-
-  /// Ask for the states entering a block of time. A channel or state that is not there has those of
+  /// Ask for the states entering a tile. A channel or state that is not there has those of
   /// one that is: no gradient hears of them.
-  __device__ void request_block_state(int t0, tile::thread_states& to) const {
+  __device__ void request_states(int t0) const {
+    auto& to = s.own[next_entering];
     auto const& from = p.block_states;
     int const last = block.channels - 1, own = own_ < last ? own_ : last;
     int const other = other_ < last ? other_ : last;
@@ -126,7 +97,7 @@ class selective_vjp_block : selective_vjp_steps<T, Packing> {
     index_t const states_left = p.states - p.first_state;
     int const left = states_left < tile::states ? static_cast<int>(states_left) : tile::states;
     float const* const channel =
-        s.block_states + (t0 / selective_scan_block * from.stride(1) + own * from.stride(3));
+        s.block_states + (t0 / tile::steps * from.stride(1) + own * from.stride(3));
 #pragma unroll
     for (int q = 0; q < states / 4; ++q) {
       int const n = 4 * (own_quads_ + (q ^ swap_));
@@ -160,7 +131,7 @@ class selective_vjp_block : selective_vjp_steps<T, Packing> {
   __device__ void leave_sums() {
     bool const is_scaled = p.scaling.step.data_handle() != nullptr;
     float through_rate[2] = {};
-    auto &to_rates = s.entering[0], &rates = s.entering[1], &cotangents = s.entering[2];
+    auto &to_rates = s.own[0], &rates = s.own[1], &cotangents = s.own[2];
     this->put(to_rates, to_rate_), this->put(rates, rate_), this->put(cotangents, e_);
     this->each_state([&](int c, index_t n, int i) {
       if (!has(c, n)) return;
@@ -190,7 +161,7 @@ class selective_vjp_block : selective_vjp_steps<T, Packing> {
   }
 };
 
-/// The gradient, or the states entering each block of 32 steps where no forward run has left them.
+/// The gradient, or the states entering each tile where no forward run has left them.
 template <class T, packing Packing>
 __global__ void __launch_bounds__(128, 2)
     selective_vjp_kernel(__grid_constant__ selective_vjp_problem<T> const p,

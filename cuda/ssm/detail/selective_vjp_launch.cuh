@@ -22,6 +22,10 @@ index_t blocks_of_group(selective_problem<T> const& p, index_t channels) {
   return (p.group_channels + channels - 1) / channels;
 }
 
+inline index_t checkpoints_of(index_t length) {
+  return (length + selective_scan_checkpoint_steps - 1) / selective_scan_checkpoint_steps;
+}
+
 /// Time is cut into segments of at least and at most this many steps.
 inline constexpr index_t least_vjp_segment = 64;
 inline constexpr index_t most_vjp_segment = index_t{1} << 30;
@@ -40,6 +44,27 @@ inline index_t vjp_segments_for(index_t blocks, index_t length, index_t slots) {
   return best;
 }
 
+/// Whether a first pass goes by moments: not where it is too short for them to begin, nor where it
+/// leaves states by themselves.
+template <class T>
+bool has_moments(index_t segment_length) {
+  return segment_length >= 128 && segment_length < long_segment<T>;
+}
+
+/// The walks of each segment for which the first pass has one wave of blocks; one without
+/// moments.
+template <class T>
+index_t walks_for(index_t blocks, index_t segment_length) {
+  if (!has_moments<T>(segment_length)) return 1;
+  index_t const slots = 4 * processors();
+  index_t walks = 1;
+  while (2 * walks * blocks <= slots && segment_length % (2 * walks * moments_tile::steps) == 0 &&
+         segment_length / (2 * walks) >= least_vjp_segment) {
+    walks *= 2;
+  }
+  return walks;
+}
+
 /// Cut time into segments and share out the workspace.
 template <class T>
 vjp_memory plan_vjp(selective_vjp_problem<T>& p, index_t wanted, bool has_checkpoints,
@@ -50,9 +75,11 @@ vjp_memory plan_vjp(selective_vjp_problem<T>& p, index_t wanted, bool has_checkp
   wanted = std::max(wanted, p.length / most_vjp_segment + 1);
   p.segment_length = round_up((p.length + wanted - 1) / wanted, selective_scan_block);
   p.segments = (p.length + p.segment_length - 1) / p.segment_length;
-  index_t const blocks = (p.length + selective_scan_block - 1) / selective_scan_block;
+  index_t const blocks = checkpoints_of(p.length);
   index_t const lanes = p.batch * p.states * p.channels;
-  index_t const states = p.segments > 1 ? p.segments * lanes : 0;
+  p.walks = p.segments > 1 ? walks_for<T>(channel_blocks * (p.segments - 1), p.segment_length) : 1;
+  p.walk_length = p.segment_length / p.walks;
+  index_t const states = p.segments > 1 ? p.segments * p.walks * lanes : 0;
   vjp_memory m{};
   index_t next = 0;
   auto const take = [&](index_t floats) {
@@ -81,7 +108,7 @@ inline unsigned blocks_for(index_t threads, char const* name) {
 template <class T>
 void launch_vjp(on where, selective_vjp_problem<T> const& p, bool leaves_checkpoints) {
   constexpr int shared = sizeof(selective_vjp_tile::shared<T>);
-  static_assert(sizeof(T) > 2 || shared <= 99 * 1024, "what a block of sm_86, 89 and 120 may have");
+  static_assert(shared <= 99 * 1024, "what a block of sm_86, 89 and 120 may have");
   auto* const kernel = !p.packed      ? selective_vjp_kernel<T, packing::none>
                        : p.along_time ? selective_vjp_kernel<T, packing::of_steps>
                                       : selective_vjp_kernel<T, packing::of_channels>;
@@ -95,16 +122,43 @@ void launch_vjp(on where, selective_vjp_problem<T> const& p, bool leaves_checkpo
   check(cudaGetLastError(), "selective_vjp_kernel");
 }
 
-/// Of a tile's channels and states a block, for all segments but one.
-template <class T, class Tile, class Kernel, class Problem>
-void launch_pass(on where, Problem const& p, Kernel* packed, Kernel* unpacked, char const* name) {
+/// Of a tile's channels and states a block, for so many parts of time.
+template <class Tile, class Problem>
+void launch_pass(on where, Problem const& p, index_t count, int shared, void (*packed)(Problem),
+                 void (*unpacked)(Problem), char const* name) {
   index_t const parts = (p.states + Tile::states - 1) / Tile::states;
   index_t const blocks =
       p.batch * (p.channels / p.group_channels) * blocks_of_group(p, Tile::channels) * parts;
   auto* const kernel = p.packed ? packed : unpacked;
-  kernel<<<dim3(blocks_for(blocks * 128, name), static_cast<unsigned>(p.segments - 1)), 128, 0,
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared), name);
+  kernel<<<dim3(blocks_for(blocks * 128, name), static_cast<unsigned>(count)), 128, shared,
            where.stream>>>(p);
   check(cudaGetLastError(), name);
+}
+
+/// What enters each segment, or what arrives there.
+template <class T>
+void launch_entering(on where, selective_problem<T> const& p) {
+  index_t const count = p.segments - 1;
+  if (has_moments<T>(p.segment_length)) {
+    launch_pass<moments_tile>(where, p, count, 0, moments_kernel<T, true>, moments_kernel<T, false>,
+                              "moments_kernel");
+  } else {
+    launch_pass<entering_tile>(where, p, count, 0, entering_kernel<T, true>,
+                               entering_kernel<T, false>, "entering_kernel");
+  }
+}
+template <class T>
+void launch_arriving(on where, selective_vjp_problem<T> const& p) {
+  index_t const count = (p.segments - 1) * p.walks;
+  if (has_moments<T>(p.segment_length)) {
+    launch_pass<moments_tile>(where, p, count, sizeof(moments_tile::gated<T>),
+                              arriving_moments_kernel<T, true>, arriving_moments_kernel<T, false>,
+                              "arriving_moments_kernel");
+  } else {
+    launch_pass<arriving_tile>(where, p, count, 0, arriving_kernel<T, true>,
+                               arriving_kernel<T, false>, "arriving_kernel");
+  }
 }
 
 template <class T>
@@ -123,13 +177,11 @@ void run_vjp(on where, selective_vjp_problem<T>& p, vjp_memory const& m, float* 
     }
   };
   if (checkpoints.data_handle() == nullptr) {
-    index_t const blocks = (p.length + selective_scan_block - 1) / selective_scan_block;
+    index_t const blocks = checkpoints_of(p.length);
     p.checkpoints = {workspace + m.block_states, {p.batch, blocks, p.states, p.channels}};
     checkpoints = p.checkpoints;
     if (p.segments > 1) {
-      launch_pass<T, entering_tile, void(selective_problem<T>)>(
-          where, static_cast<selective_problem<T> const&>(p), entering_kernel<T, true>,
-          entering_kernel<T, false>, "entering_kernel");
+      launch_entering<T>(where, p);
       fold_kernel<T><<<blocks_for(lanes, "fold_kernel"), 128, 0, where.stream>>>(p);
       check(cudaGetLastError(), "fold_kernel");
     }
@@ -137,8 +189,7 @@ void run_vjp(on where, selective_vjp_problem<T>& p, vjp_memory const& m, float* 
   }
   p.block_states = checkpoints;
   if (p.segments > 1) {
-    launch_pass<T, arriving_tile, void(selective_vjp_problem<T>)>(
-        where, p, arriving_kernel<T, true>, arriving_kernel<T, false>, "arriving_kernel");
+    launch_arriving(where, p);
     fold_back_kernel<T><<<blocks_for(lanes, "fold_back_kernel"), 128, 0, where.stream>>>(p);
     check(cudaGetLastError(), "fold_back_kernel");
   }

@@ -16,11 +16,14 @@ struct selective_vjp_problem : selective_problem<T> {
   selective_array<T const> y_cotangent;
   selective_array<float> to_x, to_step_size, to_gate;
   state_view<float, memory::device> carry_cotangent;
-  trajectory_view<float const, memory::device> block_states;  // entering blocks of 32 steps
+  trajectory_view<float const, memory::device> block_states;  // the checkpoints
   index_t first_state;  // of the up to 16 that a pass is about: gradients of states only add
   bool accumulates;     // to what is there; else gradients are stored over it
 
-  float* arriving;  // as `entering`: the cotangent of the state that leaves a segment
+  // What arrives is found by so many walks of each segment, side by side.
+  index_t walks, walk_length;
+  float* arriving;  // (batch, walk, state, channel): the cotangent of the state that leaves a walk;
+                    // `decay` likewise
   float* sums;      // (batch, segment, state..., channel_sum, channel): sums over a segment
   float* shared;    // (block of channels, time, B or C, 16): sums over a block's channels
 
@@ -28,6 +31,9 @@ struct selective_vjp_problem : selective_problem<T> {
   __device__ bool adds() const { return accumulates || first_state > 0; }
   __device__ void give(float& to, float value) const { to = accumulates ? to + value : value; }
 
+  __device__ index_t walk_state(index_t b, index_t walk, index_t n, index_t c) const {
+    return ((b * (this->segments * walks) + walk) * this->states + n) * this->channels + c;
+  }
   __device__ index_t sum_row(index_t b, index_t segment, index_t row) const {
     return ((b * this->segments + segment) * (this->states + channel_sums) + row) * this->channels;
   }

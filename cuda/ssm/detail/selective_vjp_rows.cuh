@@ -3,7 +3,6 @@
 // that leave from there.
 #pragma once
 
-#include "ssm/detail/selective_scan_inputs.hpp"
 #include "ssm/detail/selective_vjp_problem.cuh"
 
 namespace ssm::gpu::detail {
@@ -19,9 +18,8 @@ struct selective_vjp_tile {
   static constexpr int warp_channels = channels / warps;
   static constexpr int states = 16;
   static constexpr int own_states = 8;
-  static constexpr int steps = 8;
+  static constexpr int steps = static_cast<int>(selective_scan_checkpoint_steps);
   static constexpr int together = 4;
-  static constexpr int most = selective_scan_block / steps;  // tiles in a block of time
   using grid = packet_grid<steps, warp_channels>;
   static constexpr int quads = 2 * steps * states / 4;  // of B and C
   static_assert(grid::packets == 32 && quads <= threads);
@@ -31,10 +29,10 @@ struct selective_vjp_tile {
 
   template <class T>
   struct shared {
-    thread_states entering[2 * most - 2];  // every four steps of a block but the first and last
-    float4 part[warps][2][2][8][4];        // of B and C in two steps, of four channels
-    float4 pair[steps][channels / 2];      // Δ before its factor and Δ x, of two channels
-    row arriving[steps];                   // the cotangent past the gate
+    thread_states own[3];                        // what is not in registers of a thread's states
+    float4 part[warps][2][2][8][4];              // of B and C in two steps, of four channels
+    float4 pair[steps][channels / 2];            // Δ before its factor and Δ x, of two channels
+    row arriving[steps];                         // the cotangent past the gate
     row xs[steps], slopes[steps], gates[steps];  // slope of Δ, of y's factor; then the gradients of
                                                  // x, step_size and gate
     float4 projection[2][2][steps][states / 4];  // B and C, of this tile and the next
@@ -84,7 +82,7 @@ class selective_vjp_rows {
     s.projections[1] = p.C.at(block.b, begin, block.group, p.first_state);
     auto const& states = p.block_states;
     s.block_states = states.data_handle() +
-                     (block.b * states.stride(0) + begin / selective_scan_block * states.stride(1) +
+                     (block.b * states.stride(0) + begin / tile::steps * states.stride(1) +
                       p.first_state * states.stride(2) + block.channel * states.stride(3));
   }
 

@@ -25,9 +25,9 @@ class selective_vjp_steps : protected selective_vjp_stage<T, Packing> {
     own_quads_ = own_ % 2 * states / 4, swap_ = own_ >> 1 & 1;
     D_ = own_ < block.channels && p.first_state == 0 ? p.skip(block.channel + own_) : 0.0f;
     each_state([&](int c, index_t n, int i) {
-      kept(s.entering[0], i) = has(c, n) ? p.rate(block.channel + c, n) * s.factor[c] : 0.0f;
+      kept(s.own[0], i) = has(c, n) ? p.rate(block.channel + c, n) * s.factor[c] : 0.0f;
     });
-    get(rate_, s.entering[0]);
+    get(rate_, s.own[0]);
   }
 
  protected:

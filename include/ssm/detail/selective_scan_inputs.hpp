@@ -87,11 +87,11 @@ scan_shape checked_shape(selective_scan_inputs<T, Where> const& in) {
   return s;
 }
 
-/// Throws shape_error unless checkpoints are empty or one for each block.
+/// Throws shape_error unless checkpoints are empty or one for each block of so many steps.
 template <class U, memory Where>
 void require_checkpoints(trajectory_view<U, Where> const& checkpoints, scan_shape const& s,
-                         char const* name) {
-  index_t const blocks = (s.length + selective_scan_block - 1) / selective_scan_block;
+                         char const* name, index_t steps = selective_scan_block) {
+  index_t const blocks = (s.length + steps - 1) / steps;
   require_gradient_shape(checkpoints, {s.batch, blocks, s.states, s.channels}, name,
                          "batch, block, state, channel");
 }

@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: Apache-2.0
+// selective_moments_stage.cuh: what the first passes by moments read, 16 steps at a time.
+#pragma once
+
+#include "ssm/detail/device_math.cuh"
+#include "ssm/detail/selective_problem.cuh"
+#include "ssm/detail/selective_warp_sums.cuh"
+
+namespace ssm::gpu::detail {
+
+struct moments_tile {
+  static constexpr int threads = 128, warps = threads / 32;
+  static constexpr int channels = warps * warp_tile::channels;
+  static constexpr int steps = warp_tile::steps, states = warp_tile::states;
+
+  template <class T>
+  struct shared {
+    warp_tile::shared warp[warps];
+    float4 bias[threads / 4], factor[threads / 4], largest_rate[threads / 4];  // of channels
+    float4 lost[threads];
+    quad_slots<T, threads> from[4], step[4], projection[2];
+  };
+  template <class T>
+  struct gated : shared<T> {
+    quad_slots<T, threads> gate[4];
+  };
+};
+
+/// A warp's tiles of a problem's x and B, back from the end of a segment; or, where cotangents
+/// arrive, of these, of the gate and of C, on through one of the walks after the first segment.
+template <template <class> class Problem, class T, bool Packed, bool AlongTime>
+class moments_stage {
+ protected:
+  using tile = warp_tile;
+  static constexpr bool arrives = requires(Problem<T> const& p) { p.y_cotangent; };
+  using shared = std::conditional_t<arrives, moments_tile::gated<T>, moments_tile::shared<T>>;
+
+  __device__ moments_stage(Problem<T> const& problem, shared& memory)
+      : p{problem}, block_{memory}, s{memory.warp[threadIdx.x / 32]} {
+    index_t const parts = (p.states + tile::states - 1) / tile::states;
+    first_state_ = static_cast<int>(blockIdx.x % parts) * tile::states;
+    channel_block const block(p, blockIdx.x / parts, moments_tile::channels);
+    int const first = static_cast<int>(threadIdx.x) / 32 * tile::channels;
+    b_ = block.b, channel_ = block.channel + first;
+    channels_ = min(block.channels - first, tile::channels);
+    states_ = min(static_cast<int>(p.states) - first_state_, tile::states);
+    lane_ = static_cast<int>(threadIdx.x) % 32, g_ = lane_ / 4, q_ = lane_ % 4;
+    index_t const t0 = first_step(arrives ? 0 : tiles() - 1);
+    from_ = source().at(b_, t0 + 4 * q_, channel_ + 4 * g_);
+    step_ = p.step_size.at(b_, t0 + 4 * q_, channel_ + 4 * g_);
+    if constexpr (arrives) gate_ = p.gate.at(b_, t0 + 4 * q_, channel_ + 4 * g_);
+    count_ = min(channels_ - 4 * g_, 4);
+    int2 const at = quad(0);
+    projection_ = projection().at(b_, t0 + at.x, block.group, first_state_ + at.y);
+  }
+
+  /// Which walk this is, counted from the begin of time.
+  __device__ index_t walk() const {
+    if constexpr (arrives) {
+      return blockIdx.y + p.walks;
+    } else {
+      return blockIdx.y;
+    }
+  }
+  /// The tiles of a walk; the last one of a walk on may have fewer steps.
+  __device__ index_t tiles() const { return (steps_there() + tile::steps - 1) / tile::steps; }
+  __device__ int steps_of_last() const {
+    return static_cast<int>(steps_there() - (tiles() - 1) * tile::steps);
+  }
+
+  /// Ask for the next tile, of so many steps.
+  __device__ void request(int steps) {
+    index_t const across = source().stride(!AlongTime);
+    index_t const step_across = p.step_size.stride(!AlongTime);
+#pragma unroll
+    for (int k = 0; k < 4; ++k) {
+      int there = steps == 0 ? 0 : !AlongTime ? count_ : k < count_ ? 4 : 0;
+      if constexpr (arrives) {
+        int const left = steps - 4 * q_;
+        there = AlongTime ? min(there, left) : k < left ? there : 0;
+        index_t const gate_across = p.gate.stride(!AlongTime);
+        block_.gate[k].template request<Packed>(gate_ + k * gate_across, p.gate.stride(AlongTime),
+                                                p.gate.data == nullptr ? 0 : there);
+      }
+      block_.from[k].template request<Packed>(from_ + k * across, source().stride(AlongTime),
+                                              there);
+      block_.step[k].template request<Packed>(step_ + k * step_across,
+                                              p.step_size.stride(AlongTime), there);
+    }
+#pragma unroll
+    for (int k = 0; k < 2; ++k) {
+      int const there = states_ - quad(k).y;
+      int count = p.projections_along_time && there > 0 ? 4 : there;
+      if constexpr (arrives) {
+        int const left = steps - quad(k).x;
+        count = p.projections_along_time ? min(count, left) : left > 0 ? count : 0;
+      }
+      block_.projection[k].template request<Packed>(projection_ + 8 * k * projection().state,
+                                                    projection().stride(p.projections_along_time),
+                                                    steps == 0 ? 0 : count);
+    }
+    constexpr int next = arrives ? tile::steps : -tile::steps;
+    from_ += next * source().time, step_ += next * p.step_size.time;
+    if constexpr (arrives) gate_ += next * p.gate.time;
+    projection_ += next * projection().time;
+  }
+
+  /// Δ of what was asked for and what drives with it, Δ·x or the cotangent past the gate, by
+  /// channel and step.
+  __device__ void discretize(float (&step)[16], float (&u)[4][4]) const {
+    float projected[16];
+    numbers(block_.step, projected);
+    float bias[16];
+#pragma unroll
+    for (int i = 0; i < 16; ++i) bias[i] = four(block_.bias)[i / 4];
+    p.steps(projected, bias, step);
+    if (p.scales_steps) {
+#pragma unroll
+      for (int i = 0; i < 16; ++i) step[i] *= four(block_.factor)[i / 4];
+    }
+    float from[16];
+    numbers(block_.from, from);
+    if constexpr (!arrives) {
+#pragma unroll
+      for (int i = 0; i < 16; ++i) u[i / 4][i % 4] = step[i] * from[i];
+    } else {
+#pragma unroll
+      for (int i = 0; i < 16; ++i) u[i / 4][i % 4] = from[i];
+      if (p.gate.data == nullptr) return;
+      float gate[16];
+      numbers(block_.gate, gate);
+#pragma unroll
+      for (int i = 0; i < 16; ++i) u[i / 4][i % 4] *= gate[i] * sigmoid(gate[i]);
+    }
+  }
+
+  __device__ void store_projection() {
+#pragma unroll
+    for (int k = 0; k < 2; ++k) {
+      int2 const at = quad(k);
+      float4 const four = block_.projection[k].get().numbers();
+      if (p.projections_along_time) {
+        reinterpret_cast<float4&>(s.B[at.y][at.x]) = four;
+      } else {
+        s.B[at.y][at.x] = four.x, s.B[at.y + 1][at.x] = four.y;
+        s.B[at.y + 2][at.x] = four.z, s.B[at.y + 3][at.x] = four.w;
+      }
+    }
+  }
+
+  /// Bit t: step t of a tile starts a sequence, so that nothing beyond it counts.
+  __device__ unsigned starts_of_sequences(index_t tiles_left) const {
+    if (p.sequence.data_handle() == nullptr) return 0;
+    index_t const t0 = first_step(arrives ? tiles() - 1 - tiles_left : tiles_left);
+    return __ballot_sync(~0u, lane_ < tile::steps && p.starts_sequence(b_, t0 + lane_));
+  }
+
+  /// This thread's numbers of four channels.
+  template <int Count>
+  __device__ static float* four(float4 (&of_threads)[Count]) {
+    return reinterpret_cast<float*>(&of_threads[threadIdx.x / (moments_tile::threads / Count)]);
+  }
+
+  Problem<T> const& p;
+  shared& block_;
+  tile::shared& s;
+  index_t b_, channel_;
+  int channels_, first_state_, states_, lane_, g_, q_, count_;
+
+ private:
+  __device__ auto const& source() const {
+    if constexpr (arrives) {
+      return p.y_cotangent;
+    } else {
+      return p.x;
+    }
+  }
+  __device__ auto const& projection() const {
+    return arrives ? p.C : p.B;
+  }
+  __device__ index_t length() const {
+    if constexpr (arrives) {
+      return p.walk_length;
+    } else {
+      return p.segment_length;
+    }
+  }
+  __device__ index_t steps_there() const {
+    if (!arrives) return length();
+    index_t const left = p.length - walk() * length();
+    return left < length() ? (left < 0 ? 0 : left) : length();
+  }
+  /// Of a tile of the walk.
+  __device__ index_t first_step(index_t number) const {
+    return walk() * length() + number * tile::steps;
+  }
+
+  /// Step and state where this lane's k-th quad of the projection begins in a tile; the second has
+  /// 8 states more.
+  __device__ int2 quad(int k) const {
+    int const i = lane_ + 32 * k;
+    return p.projections_along_time ? int2{i % 4 * 4, i / 4} : int2{i % 16, i / 16 * 4};
+  }
+
+  __device__ void numbers(quad_slots<T, moments_tile::threads> const (&from)[4],
+                          float (&to)[16]) const {
+#pragma unroll
+    for (int k = 0; k < 4; ++k) {
+      float4 const four = from[k].get().numbers();
+      float const number[] = {four.x, four.y, four.z, four.w};
+#pragma unroll
+      for (int i = 0; i < 4; ++i) to[AlongTime ? 4 * k + i : 4 * i + k] = number[i];
+    }
+  }
+
+  T const *from_, *step_, *gate_, *projection_;
+};
+
+}  // namespace ssm::gpu::detail
