@@ -63,22 +63,20 @@ struct state_space_dual_operator {
           gradient(p),
           initial(p.carry.extents()),
           ungated(p.x.extents()),
-          states(static_cast<std::size_t>(blocks() * p.carry.size())) {}
+          states(of_states()) {}
 
-    index_t blocks() const {
-      return (p.x.extent(1) + state_space_dual_block - 1) / state_space_dual_block;
+    index_array<5> of_states() const {
+      index_t const length = p.x.extent(1);
+      return {p.x.extent(0), (length + state_space_dual_block - 1) / state_space_dual_block,
+              p.heads, head_dim, p.carry.extent(2)};
     }
     std::int64_t held() const {
-      return static_cast<std::int64_t>(sizeof(real)) *
-             (ungated.size() + static_cast<index_t>(states.size()));
+      return static_cast<std::int64_t>(sizeof(real)) * (ungated.size() + states.size());
     }
 
     void run(parallel const& policy, tensor<T, 3> const& y_cotangent) {
-      auto const& e = p.carry.extents();
-      state_space_dual_saved<T> const saved{
-          .states = channels_innermost(tensor_view<real, 5>(
-              states.data(), {e[0], blocks(), e[1] / head_dim, head_dim, e[2]})),
-          .ungated = by_head(ungated.data(), ungated.extents())};
+      state_space_dual_saved<T> const saved{.states = channels_innermost(states.view()),
+                                            .ungated = by_head(ungated.data(), ungated.extents())};
       p.clear_carry();
       state_space_dual(policy, inputs_of(p), state_by_head(p.carry),
                        by_head(p.y.data(), p.y.extents()), saved);
@@ -101,7 +99,7 @@ struct state_space_dual_operator {
     selective_problem<T>& p;
     selective_gradient<T> gradient;
     tensor<real, 3> initial, ungated;
-    std::vector<real> states;
+    tensor<real, 5> states;
   };
 
   static void eigen(selective_problem<float>& p) { eigen_state_space_dual(p); }

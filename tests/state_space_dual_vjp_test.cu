@@ -101,16 +101,22 @@ TEST(StateSpaceDualVjp, GoesOnFromSavedStates) {
   SSM_SKIP_WITHOUT_DEVICE();
   ssd_sizes const s{2, 700, 2, 64, 1, 64};
   dual_gradient_case<float> device(s, plain, 5000);
-  index_array<5> const extents{s.batch, (s.length + 127) / 128, s.heads, s.head_dim, s.states};
-  tensor<float, 5> states(extents);
+  auto const extents = [&](index_t block) {
+    return index_array<5>{s.batch, (s.length + block - 1) / block, s.heads, s.head_dim, s.states};
+  };
+  tensor<float, 5> states(extents(state_space_dual_block));
   tensor<float, 4> y(s.sequences()), carry = device.problem.p.initial;
   state_space_dual(parallel{}, device.problem.host_inputs(), carry.view(), y.view(),
                    {.states = states.view()});
-  dual_array<float, 5> saved(states, {});
+  auto strides = states.view().strides();  // a device wants fewer of them
+  strides[1] *= state_space_dual_device_block / state_space_dual_block;
+  dual_array<float, 5> saved(materialized(tensor_view<float const, 5>(
+                                 states.data(), extents(state_space_dual_device_block), strides)),
+                             {});
   device.add({.segments = 3}, {.states = saved.view()});
   expect_truth(device, dual_truth(device), device.fetch(), 0);
 
-  dual_array<float, 5> nothing(extents, {});  // NaN
+  dual_array<float, 5> nothing(extents(state_space_dual_device_block), {});  // NaN
   device.add({.segments = 3}, {.states = nothing.view()});
   float const last = device.C.fetch()(0, s.length - 1, 0, 0);
   EXPECT_NE(last, last);
