@@ -12,8 +12,9 @@
 
 namespace ssm::gpu::detail {
 
-/// So many bands keep the device busy.
-inline constexpr index_t many_bands = 80;
+/// So many bands keep the device as busy as tiles of the pipeline do, or busier. Up to 66, teams do.
+template <class T, class Step>
+inline constexpr index_t many_bands = sizeof(T) == 2 && Step::inputs == 2 ? 75 : 67;
 /// Blocks that have fewer steps do not drift far apart.
 inline constexpr index_t few_band_steps = 1024;
 
@@ -33,7 +34,7 @@ template <class T, class Step>
 bool allows_bands(columns_problem<T, Step> const& p) {
   constexpr index_t most = std::numeric_limits<std::int32_t>::max() / 4;
   index_t const bands = divide_up(p.channels, band_channels) * p.outer;
-  bool all = bands >= many_bands && bands < most && p.length < most && p.channels < most;
+  bool all = bands >= many_bands<T, Step> && bands < most && p.length < most && p.channels < most;
   for (auto const& array : p.in) all = all && has_boxes(array, p.outer);
   for (auto const& array : p.out) all = all && has_boxes(array, p.outer);
   cudaFuncAttributes compiled{};
