@@ -12,7 +12,7 @@
 
 namespace ssm::gpu::detail {
 
-/// So many bands keep the device as busy as tiles of the pipeline do, or busier. Up to 66, teams do.
+/// So many bands keep the device busier than tiles of the pipeline do. Up to 66, teams do.
 template <class T, class Step>
 inline constexpr index_t many_bands = sizeof(T) == 2 && Step::inputs == 2 ? 75 : 67;
 /// Blocks that have fewer steps do not drift far apart.
