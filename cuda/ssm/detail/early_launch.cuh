@@ -25,21 +25,31 @@ __device__ inline void admit_next_kernel() {
 #endif
 }
 
+/// Whether what was compiled of a kernel can wait; where not, it is launched like any other.
+template <class... Parameters>
+bool may_begin_early(void (*kernel)(Parameters...), char const* name) {
+  cudaFuncAttributes compiled{};
+  check(cudaFuncGetAttributes(&compiled, kernel), name);
+  return compiled.ptxVersion >= 90;
+}
+inline cudaLaunchAttribute begins_early() {
+  cudaLaunchAttribute early{};
+  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  early.val.programmaticStreamSerializationAllowed = 1;
+  return early;
+}
+
 /// Launch a kernel that calls wait_for_earlier_kernels() before it touches anything that others
-/// write. Where what was compiled cannot wait, it is launched like any other.
+/// write.
 template <class... Parameters>
 void launch_early(on where, void (*kernel)(Parameters...), dim3 blocks, unsigned threads,
                   std::size_t bytes, char const* name,
                   std::type_identity_t<Parameters> const&... arguments) {
-  cudaFuncAttributes compiled{};
-  check(cudaFuncGetAttributes(&compiled, kernel), name);
-  cudaLaunchAttribute early{};
-  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  early.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchAttribute early = begins_early();
   cudaLaunchConfig_t config{};
   config.gridDim = blocks, config.blockDim = dim3(threads), config.dynamicSmemBytes = bytes;
   config.stream = where.stream, config.attrs = &early;
-  config.numAttrs = compiled.ptxVersion >= 90 ? 1 : 0;
+  config.numAttrs = may_begin_early(kernel, name) ? 1 : 0;
   check(cudaLaunchKernelEx(&config, kernel, arguments...), name);
 }
 

@@ -137,6 +137,10 @@ class packet {
     return result;
   }
 
+  __device__ void store_shared(T* to) const {
+    *reinterpret_cast<uint4*>(to) = uint4{word_[0], word_[1], word_[2], word_[3]};
+  }
+
   __device__ void store(T* to) const {
     __stcs(reinterpret_cast<uint4*>(to), uint4{word_[0], word_[1], word_[2], word_[3]});
   }

@@ -81,8 +81,9 @@ __device__ accumulator_t<T> enter_tile(rows_problem<T, Step> const& p, rows_tile
   return entering.map.drive;
 }
 
-/// Rows as tiles of the pipeline. Thread and packet belong together: no thread reads what another
-/// has loaded.
+/// Rows as tiles of the pipeline. A thread runs `Chunks` packets that follow each other in time; a
+/// warp brings them from memory and back side by side, so that no warp reads what another has
+/// loaded.
 template <class T, class Step, int Workers, int Chunks, rows_layout Layout, bool Reversed>
 struct rows_tiles {
   using number = accumulator_t<T>;
@@ -90,6 +91,7 @@ struct rows_tiles {
   using tile_type = rows_tile;
   static constexpr int workers = Workers, warps = Workers / 32;
   static constexpr int V = rows_packet<T>, J = Chunks, slots = rows_tile_slots<T, Chunks, Workers>;
+  static constexpr int steps = J * V;  ///< of a thread
   static constexpr int delay = 2, ahead = 2;
   static constexpr int pipeline_blocks = all_rows_workers / Workers;  ///< on a multiprocessor
   static constexpr int walk_blocks = sizeof(number) == 4 ? 3 : 2, walk_stages = 3;
@@ -99,10 +101,10 @@ struct rows_tiles {
     tile_map<number> of_warp[warps];  ///< in a pipeline later: of all warps before it
   };
   using state_memory = number;
-  /// upto[j]: all that the warp has of chunk j up to this lane's packet and with it.
+  /// upto: all that the warp has up to this lane's last step and with it.
   struct maps {
-    affine_map<number> upto[J];
-    T after_warp[J];  ///< see rows_chunk
+    affine_map<number> upto;
+    T after_warp;  ///< see rows_chunk
   };
 
   problem const& p;
@@ -126,30 +128,30 @@ struct rows_tiles {
     if (!tile.is_none()) {
       with_view(tile, [&](auto const& v) {
 #pragma unroll
-        for (int j = 0; j < J; ++j) chunk(v, stage, j).request();
+        for (int j = 0; j < J; ++j) chunk(v, stage, side_by_side(j)).request();
       });
     }
     end_of_requests();
   }
 
   __device__ void fold(rows_tile const& tile, int stage, maps& result) const {
+    __syncwarp();  // what its lanes have requested is there for all of them
     with_view(tile, [&](auto const& v) {
+      auto map = chunk(v, stage, in_order(0)).fold();
 #pragma unroll
-      for (int j = 0; j < J; ++j) {
-        auto map = chunk(v, stage, j).fold();
-        int const reach = v.pos(slot(j) + V - 1);  // steps in the last slot's row up to it
-#pragma unroll
-        for (int d = 1; d < 32; d *= 2) {
-          auto const earlier = from_lane(map, lane - d);
-          if (lane >= d && reach >= d * V) map = then{}(earlier, map);
-        }
-        result.upto[j] = map;
-        if constexpr (Step::reads_neighbor) result.after_warp[j] = chunk(v, stage, j).after_warp();
+      for (int j = 1; j < J; ++j) {
+        auto const later = chunk(v, stage, in_order(j)).fold();
+        map = v.pos(in_order(j) + V - 1) < V ? later : then{}(map, later);
       }
-      tile_map<number> of_warp = whole_chunk(v, result, 0);
+      int const last = in_order(J - 1), reach = v.pos(last + V - 1);  // steps in its row up to it
 #pragma unroll
-      for (int j = 1; j < J; ++j) of_warp = compose(of_warp, whole_chunk(v, result, j));
-      if (lane == 0) stages[stage].of_warp[warp] = of_warp;
+      for (int d = 1; d < 32; d *= 2) {
+        auto const earlier = from_lane(map, lane - d);
+        if (lane >= d && reach >= d * steps) map = then{}(earlier, map);
+      }
+      result.upto = map;
+      if constexpr (Step::reads_neighbor) result.after_warp = chunk(v, stage, last).after_warp();
+      if (lane == 31) stages[stage].of_warp[warp] = {map, reach < 32 * steps};
     });
   }
 
@@ -181,29 +183,51 @@ struct rows_tiles {
   /// From the state that enters the warp.
   __device__ void run(rows_tile const& tile, int stage, number entering, maps const& folded) const {
     with_view(tile, [&](auto const& v) {
+      packet<T, V> in[J][Step::inputs];
+#pragma unroll
+      for (int j = 0; j < J; ++j) chunk(v, stage, in_order(j)).load_all(in[j]);
+      constexpr int last = Step::inputs - 1;
+      number after{};
+      if constexpr (Step::reads_neighbor) {
+        after = from_lane(in[0][last][0], lane + 1);
+        if (lane == 31) after = to_number(folded.after_warp);
+      }
+      auto const earlier = from_lane(folded.upto, lane - 1);
+      number carry = entering;
+      // A lane that starts a row needs no state, whatever is in `earlier`.
+      if (lane > 0) carry = v.pos(in_order(0)) <= lane * steps ? earlier.drive : earlier(entering);
 #pragma unroll
       for (int j = 0; j < J; ++j) {
-        auto const earlier = from_lane(folded.upto[j], lane - 1);
-        number carry = entering;
-        // A packet that starts a row needs no state, whatever is in `earlier`.
-        if (lane > 0) carry = v.pos(slot(j)) <= lane * V ? earlier.drive : earlier(entering);
-        chunk(v, stage, j).run(carry, folded.after_warp[j]);
-        entering = whole_chunk(v, folded, j)(entering);
+        number const next = j + 1 < J ? in[j + 1 < J ? j + 1 : 0][last][0] : after;
+        chunk(v, stage, in_order(j)).run(in[j], next, carry);
       }
+      __syncwarp();
+#pragma unroll
+      for (int j = 0; j < J; ++j) chunk(v, stage, side_by_side(j)).store();
     });
   }
 
  private:
-  /// Where packet j is: a warp has consecutive slots.
-  __device__ int slot(int j) const {
+  /// The first slot of a packet: as a lane runs them, one after another, ...
+  __device__ int in_order(int j) const {
+    return (static_cast<int>(threadIdx.x) * J + j) * V;
+  }
+  /// ... and as a warp reads and writes them in memory.
+  __device__ int side_by_side(int j) const {
     return ((warp * J + j) * 32 + lane) * V;
+  }
+  /// Where a packet is in shared memory, so that a warp meets all banks either way.
+  __device__ static int place(int slot) {
+    if constexpr (J % 2 != 0) return slot;
+    int const at = slot / V;
+    return (at ^ (at / 8 % (J & -J))) * V;
   }
 
   template <bool Inner>
   __device__ auto chunk(rows_view<T, Step, slots, Reversed, Inner> const& v, int stage,
-                        int j) const {
-    return rows_chunk<T, Step, slots, Layout, Reversed, Inner>{v, slot(j),
-                                                               stages[stage].in[0] + slot(j)};
+                        int slot) const {
+    return rows_chunk<T, Step, slots, Layout, Reversed, Inner>{v, slot,
+                                                               stages[stage].in[0] + place(slot)};
   }
 
   /// Call f with the view of a tile that knows whether all of it is inside of a row.
@@ -214,13 +238,6 @@ struct rows_tiles {
     } else {
       f(rows_view<T, Step, slots, Reversed, false>{p, tile});
     }
-  }
-
-  template <bool Inner>
-  __device__ tile_map<number> whole_chunk(rows_view<T, Step, slots, Reversed, Inner> const& v,
-                                          maps const& of, int j) const {
-    int const last = ((warp * J + j) * 32 + 32) * V - 1;
-    return {from_lane(of.upto[j], 31), v.pos(last) < 32 * V};
   }
 };
 

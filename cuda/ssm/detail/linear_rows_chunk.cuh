@@ -43,13 +43,23 @@ struct rows_chunk {
   /// Ask for the packet; wait_for_requests() waits for those of this thread.
   __device__ void request() const {
     auto const& p = v.p;
-    if (flat && v.is_whole(slot)) {
+    if constexpr (flat) {
       index_t const from = v.flat_element(slot);
+      if (v.is_whole(slot)) {
 #pragma unroll
-      for (int k = 0; k < Step::inputs; ++k) {
-        request_bytes<16>(at + k * view::slots, p.in[k] + from);
+        for (int k = 0; k < Step::inputs; ++k) {
+          request_bytes<16>(at + k * view::slots, p.in[k] + from);
+        }
+      } else if constexpr (!aligned) {  // at the beginning or the end of a walk
+        auto const is_step = [&](int i) { return v.is_step(slot + (Reversed ? V - 1 - i : i)); };
+        for (int k = 0; k < Step::inputs; ++k) bring(k, p.in[k] + from, 1, is_step);
       }
-    } else if constexpr (!aligned) {
+    } else if (v.is_inside(slot)) {
+      for (int k = 0; k < Step::inputs; ++k) {
+        bring(k, p.in[k] + v.element(slot, p.in_pitch[k]), Reversed ? -1 : 1,
+              [](int) { return true; });
+      }
+    } else {
       walk([&](int i) {
         for (int k = 0; k < Step::inputs; ++k) {
           element(k, i) = p.in[k][v.element(slot + i, p.in_pitch[k])];
@@ -58,9 +68,28 @@ struct rows_chunk {
     }
   }
 
+  /// Those elements of input k that are wanted, all asked for before one is waited for.
+  template <class Test>
+  __device__ void bring(int k, T const* from, int stride, Test const& is_wanted) const {
+    T value[V];
+#pragma unroll
+    for (int i = 0; i < V; ++i) {
+      if (is_wanted(i)) value[i] = from[i * stride];
+    }
+#pragma unroll
+    for (int i = 0; i < V; ++i) {
+      if (is_wanted(i)) at[k * view::slots + i] = value[i];
+    }
+  }
+
   __device__ packet<T, V> load(int k) const {
     auto const values = packet<T, V>::load_shared(at + k * view::slots);
     return flat && Reversed ? values.reversed() : values;
+  }
+
+  __device__ void load_all(packet<T, V> (&in)[Step::inputs]) const {
+#pragma unroll
+    for (int k = 0; k < Step::inputs; ++k) in[k] = load(k);
   }
 
   /// What enters the row of a slot.
@@ -121,24 +150,16 @@ struct rows_chunk {
     return T{};
   }
 
-  /// Run the steps from the state that enters the packet, and store.
-  __device__ void run(number carry, [[maybe_unused]] T const& after_warp) const {
+  /// Run the steps from the state that enters the packet, which becomes the one that leaves it.
+  /// What they result in takes the place of the inputs if the packet is one piece, and is stored if
+  /// not. `next`: the neighbor of its last step, which need be right only in the middle of a row.
+  __device__ void run(packet<T, V> const (&in)[Step::inputs], number next, number& carry) const {
     auto const& p = v.p;
     number value[Step::inputs], result[Step::outputs];
     if (is_one_piece()) {
-      packet<T, V> in[Step::inputs], out[Step::outputs];
-#pragma unroll
-      for (int k = 0; k < Step::inputs; ++k) in[k] = load(k);
+      packet<T, V> out[Step::outputs];
       if (begins_row()) carry = initial(slot);
-      number next{};
-      if constexpr (neighbor >= 0) {
-        if constexpr (Inner) {
-          next = from_lane(in[neighbor][0], threadIdx.x % 32 + 1);
-          if (threadIdx.x % 32 == 31) next = to_number(after_warp);
-        } else {
-          next = neighbor_of(V - 1);  // lanes take different ways
-        }
-      }
+      if constexpr (neighbor >= 0 && !Inner) next = neighbor_of(V - 1);
 #pragma unroll
       for (int i = 0; i < V; ++i) {
 #pragma unroll
@@ -151,13 +172,7 @@ struct rows_chunk {
       }
 #pragma unroll
       for (int k = 0; k < Step::outputs; ++k) {
-        if constexpr (flat) {
-          (Reversed ? out[k].reversed() : out[k]).store(p.out[k] + v.flat_element(slot));
-        } else {
-          T* const first = p.out[k] + v.element(slot, p.out_pitch[k]);
-#pragma unroll
-          for (int i = 0; i < V; ++i) first[Reversed ? -i : i] = to_stored<T>(out[k][i]);
-        }
+        (flat && Reversed ? out[k].reversed() : out[k]).store_shared(at + k * view::slots);
       }
       if (ends_row()) leave(slot, carry);
     } else if constexpr (!aligned) {
@@ -172,6 +187,23 @@ struct rows_chunk {
         }
         if (v.pos(slot + i + 1) == 0) leave(slot + i, carry);
       });
+    }
+  }
+
+  /// What run() has left.
+  __device__ void store() const {
+    auto const& p = v.p;
+    if (!is_one_piece()) return;
+#pragma unroll
+    for (int k = 0; k < Step::outputs; ++k) {
+      T const* const from = at + k * view::slots;
+      if constexpr (flat) {
+        packet<T, V>::load_shared(from).store(p.out[k] + v.flat_element(slot));
+      } else {
+        T* const first = p.out[k] + v.element(slot, p.out_pitch[k]);
+#pragma unroll
+        for (int i = 0; i < V; ++i) first[Reversed ? -i : i] = from[i];
+      }
     }
   }
 };

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <limits>
 
+#include "ssm/detail/early_launch.cuh"
 #include "ssm/detail/tile_walk.cuh"
 #include "ssm/error.hpp"
 #include "ssm/execution.cuh"
@@ -58,32 +59,49 @@ int pipeline_blocks_that_fit() {
   return std::min(fitting, Tiles::pipeline_blocks);
 }
 
+/// Set words to 0, while the next kernel begins: it calls wait_for_earlier_kernels() before it
+/// touches them.
+template <class Word>
+__global__ void clear_kernel(Word* words, index_t count) {
+  wait_for_earlier_kernels();
+  admit_next_kernel();
+  index_t const i = index_t{blockIdx.x} * blockDim.x + threadIdx.x;
+  if (i < count) words[i] = Word{};
+}
+inline void clear(on where, std::byte* memory, std::size_t bytes) {
+  auto const count = static_cast<index_t>(bytes / sizeof(ulonglong2));
+  constexpr unsigned threads = 256;
+  launch_early(where, clear_kernel<ulonglong2>, static_cast<unsigned>(divide_up(count, threads)),
+               threads, 0, "linear_scan: clear_kernel", reinterpret_cast<ulonglong2*>(memory),
+               count);
+}
+
 /// Launch `blocks` of a kernel with so many bytes of shared memory. Where they wait for each other,
-/// all of them must be there at once: `together`, or this fails.
+/// all of them must be there at once: `together`, or this fails. `early`: see early_launch.cuh.
 template <class Problem>
 void launch_blocks(on where, void (*kernel)(Problem), Problem const& p, index_t blocks, int threads,
-                   int memory, bool together) {
+                   int memory, bool together, bool early = false) {
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, memory),
         "cudaFuncSetAttribute");
-  cudaLaunchAttribute cooperative{};
-  cooperative.id = cudaLaunchAttributeCooperative;
-  cooperative.val.cooperative = together;
+  cudaLaunchAttribute attributes[2]{{}, begins_early()};
+  attributes[0].id = cudaLaunchAttributeCooperative;
+  attributes[0].val.cooperative = together;
   cudaLaunchConfig_t launch{};
   launch.gridDim = static_cast<unsigned>(blocks);
   launch.blockDim = static_cast<unsigned>(threads);
   launch.dynamicSmemBytes = static_cast<std::size_t>(memory);
   launch.stream = where.stream;
-  launch.attrs = &cooperative;
-  launch.numAttrs = 1;
+  launch.attrs = attributes;
+  launch.numAttrs = early && may_begin_early(kernel, "cudaFuncGetAttributes") ? 2 : 1;
   check(cudaLaunchKernelEx(&launch, kernel, p), "linear_scan: cudaLaunchKernelEx");
 }
 
-/// Launch `blocks` that have so many stages.
+/// Launch `blocks` that have so many stages. They begin early.
 template <class Tiles, class Problem>
 void launch_tiles(on where, void (*kernel)(Problem), Problem const& p, index_t blocks, int threads,
                   int stages, bool together) {
   auto const memory = static_cast<int>(sizeof(typename Tiles::stage_memory)) * stages;
-  launch_blocks(where, kernel, p, blocks, threads, memory, together);
+  launch_blocks(where, kernel, p, blocks, threads, memory, together, true);
 }
 
 /// Launch walks, or not. Returns the bytes of workspace that they need where their tiles are many.
@@ -98,7 +116,7 @@ std::size_t run_walks(on where, typename Tiles::problem p, std::byte* workspace,
   if (draws) {
     // Blocks that wait for a state take memory from those that do not.
     if (p.walks < 2 * blocks) blocks = blocks_of_device(2);
-    check(cudaMemsetAsync(workspace, 0, bytes, where.stream), "cudaMemsetAsync");
+    clear(where, workspace, bytes);
     p.drawn = reinterpret_cast<unsigned long long*>(workspace);
     p.handed_on = reinterpret_cast<decltype(p.handed_on)>(workspace) + 1;
   } else {
@@ -118,7 +136,7 @@ std::size_t run_pipeline(on where, typename Tiles::problem p, index_t words, std
   require<shape_error>(p.tiles < std::numeric_limits<std::int32_t>::max(), "linear_scan: ", p.tiles,
                        " tiles, expected less than 2^31");
   p.words = reinterpret_cast<decltype(p.words)>(workspace);
-  check(cudaMemsetAsync(workspace, 0, bytes, where.stream), "cudaMemsetAsync");
+  clear(where, workspace, bytes);
   index_t const blocks = std::min(p.tiles, blocks_of_device(pipeline_blocks_that_fit<Tiles>()));
   launch_tiles<Tiles>(where, pipeline_kernel<Tiles>, p, blocks, pipeline_threads<Tiles>,
                       pipeline_stages<Tiles>, true);

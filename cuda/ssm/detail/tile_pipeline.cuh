@@ -3,6 +3,7 @@
 #pragma once
 
 #include "ssm/config.hpp"
+#include "ssm/detail/early_launch.cuh"
 #include "ssm/detail/element.cuh"
 
 namespace ssm::gpu::detail {
@@ -76,6 +77,7 @@ __global__ void __launch_bounds__(pipeline_threads<Tiles>, Tiles::pipeline_block
       for (int d = D; d > 0; --d) maps[d] = maps[d - 1];
     }
   } else if (role < 2) {
+    wait_for_earlier_kernels();
     for (int round = 0;; ++round) {
       if (role == 1) find_next(round + look_ahead);
       meet<Tiles::workers + 64>(folded);
@@ -85,6 +87,7 @@ __global__ void __launch_bounds__(pipeline_threads<Tiles>, Tiles::pipeline_block
       }
     }
   } else {
+    wait_for_earlier_kernels();
     for (int round = role - 2;; round += D) {
       tile_type const tile = tile_of(round);
       if (tile.is_none()) return;

@@ -4,6 +4,7 @@
 
 #include <type_traits>
 
+#include "ssm/detail/early_launch.cuh"
 #include "ssm/detail/tile_pipeline.cuh"
 
 namespace ssm::gpu::detail {
@@ -38,7 +39,7 @@ class walk_share {
 
 /// Where there are many, walks are cut into parts, each half of what remains, so that blocks end
 /// together however fast each is: they draw the parts in turn, the first ones of all walks before
-/// the second ones, and hand on the state between them.
+/// the second ones, and hand on the state between them. A walk of few tiles is one part.
 template <class Tiles>
 class walk_parts {
  public:
@@ -46,7 +47,9 @@ class walk_parts {
   using tile_type = typename Tiles::tile_type;
 
   __device__ explicit walk_parts(problem const& p)
-      : p_{p}, tiles_{(p.tiles_in_walk + 1) / 2}, left_{p.tiles_in_walk} {
+      : p_{p},
+        tiles_{p.tiles_in_walk > few ? (p.tiles_in_walk + 1) / 2 : p.tiles_in_walk},
+        left_{p.tiles_in_walk} {
     draw(blockIdx.x);
   }
 
@@ -68,7 +71,10 @@ class walk_parts {
   }
 
  private:
+  static constexpr index_t few = 4;
+
   __device__ index_t next_part() {
+    wait_for_earlier_kernels();
     return gridDim.x + static_cast<index_t>(atomicAdd(p_.drawn, 1ull));
   }
   __device__ void draw(index_t number) {
@@ -104,6 +110,7 @@ __global__ void __launch_bounds__(walk_threads<Tiles>, Tiles::walk_blocks)
   Tiles const tiles{p, reinterpret_cast<typename Tiles::stage_memory*>(memory)};
   auto const tile_of = [&](int round) -> tile_type& { return ring[round % known]; };
 
+  if (!Draws) wait_for_earlier_kernels();  // else the one before this is clear_kernel
   if (threadIdx.x >= Tiles::workers) {
     bool const leads = threadIdx.x % 32 == 0;
     std::conditional_t<Draws, walk_parts<Tiles>, walk_share<Tiles>> parts(p);
@@ -134,8 +141,10 @@ __global__ void __launch_bounds__(walk_threads<Tiles>, Tiles::walk_blocks)
     meet<walk_threads<Tiles>>(1);
     if (Draws && tile.continues_walk) carry = handed[round % 2];
     auto const entering = tiles.pass(tile, round % S, carry);
-    if (Draws && tile.ends_part && threadIdx.x == 0)
+    if (Draws && tile.ends_part && threadIdx.x == 0) {
+      wait_for_earlier_kernels();
       p.handed_on[tile.walk].hand_on(carry, tile.part + 1);
+    }
     tiles.run(tile, round % S, entering, maps);
   }
 }
