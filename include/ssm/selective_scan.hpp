@@ -39,7 +39,7 @@ void fast_selective_scan(parallel policy, selective_scan_inputs<T> const& in,
   bool const is_short = s.length < selective_scan_short_call && carry.stride(2) == 1 &&
                         in.eigenvalue.stride(1) == 1 && checkpoints.data_handle() == nullptr &&
                         y.data_handle() != nullptr;
-  parallel_for(threads, partition.count(s.batch), [&](index_t begin, index_t end) {
+  share_out(threads, partition.count(s.batch), [&](auto const& next) {
     dispatch(
         policy.instructions, [&](auto width) __attribute__((always_inline)) {
           constexpr int lanes = decltype(width)::template lanes<real>;
@@ -51,7 +51,7 @@ void fast_selective_scan(parallel policy, selective_scan_inputs<T> const& in,
           selective_scan_workspace<real> w(is_short ? 1 : kernel::tile,
                                            is_short ? row / lanes : kernel::packs_at_once, lanes,
                                            row, states, in_place ? 0 : states);
-          for (index_t i = begin; i < end; ++i) {
+          auto const run = [&](index_t i) __attribute__((always_inline)) {
             kernel const k{in, w, partition(i)};
             k.load_channels();
             if (is_short) {
@@ -62,6 +62,9 @@ void fast_selective_scan(parallel policy, selective_scan_inputs<T> const& in,
               k.run(0, s.length, y, checkpoints);
               k.for_each_state([&](index_t c, index_t n, real& h) { carry(k.block.b, c, n) = h; });
             }
+          };
+          for (auto range = next(); range.first < range.second; range = next()) {
+            for (index_t i = range.first; i < range.second; ++i) run(i);
           }
         });
   });
