@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "ssm/detail/barrier.cuh"
+#include "ssm/execution.cuh"
 
 namespace ssm::gpu::detail {
 
@@ -24,6 +25,13 @@ __device__ inline void meet_cluster() {
       "barrier.cluster.arrive.release;\n"
       "barrier.cluster.wait.acquire;" ::
           : "memory");
+}
+/// The same in two parts: of what was stored before, others know new barriers alone.
+__device__ inline void arrive_in_cluster() {
+  asm volatile("barrier.cluster.arrive.relaxed;" ::: "memory");
+}
+__device__ inline void wait_for_cluster() {
+  asm volatile("barrier.cluster.wait.acquire;" ::: "memory");
 }
 
 /// A place of this block's shared memory as it is in that of another block.
@@ -65,5 +73,17 @@ class mailbox : public barrier {
     }
   }
 };
+
+/// Whether the device has clusters, and what was compiled of a kernel uses them.
+template <class Kernel>
+bool has_clusters(Kernel* kernel) {
+  int device = 0, major = 0;
+  check(cudaGetDevice(&device), "cudaGetDevice");
+  check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device),
+        "cudaDeviceGetAttribute");
+  cudaFuncAttributes compiled{};
+  check(cudaFuncGetAttributes(&compiled, kernel), "cudaFuncGetAttributes");
+  return major >= 9 && compiled.ptxVersion >= 90;
+}
 
 }  // namespace ssm::gpu::detail

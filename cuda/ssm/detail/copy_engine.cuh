@@ -88,5 +88,13 @@ __device__ inline void load_bytes(void* to, void const* from, unsigned bytes, ba
       "l"(__cvta_generic_to_global(from)), "r"(bytes), "r"(arrived.address())
       : "memory");
 }
+/// The other way, without waiting, as send_box.
+__device__ inline void store_bytes(void* to, void const* from, unsigned bytes) {
+  asm volatile(
+      "cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;\n"
+      "cp.async.bulk.commit_group;" ::"l"(__cvta_generic_to_global(to)),
+      "r"(shared_address(from)), "r"(bytes)
+      : "memory");
+}
 
 }  // namespace ssm::gpu::detail::hopper

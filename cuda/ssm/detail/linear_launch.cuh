@@ -8,6 +8,7 @@
 #include <limits>
 
 #include "ssm/detail/linear_bands_launch.cuh"
+#include "ssm/detail/linear_brief.cuh"
 #include "ssm/detail/linear_columns.cuh"
 #include "ssm/detail/linear_rows.cuh"
 #include "ssm/detail/linear_teams_launch.cuh"
@@ -60,12 +61,9 @@ inline constexpr index_t many_walks = 320, few_tiles = 4;
 /// Teams have that many tiles of a band at least.
 inline constexpr index_t few_team_tiles = 16;
 
-/// A call whose axes are what they will be in the kernels. `Vectors`: see columns_tiles;
-/// `is_dense`: see team_layout.
-template <bool Vectors, class T, class Step>
-std::size_t run_bands(on where, linear_call<T, Step> const& call, std::byte* workspace,
-                      bool launches, bool is_dense = false) {
-  using tiles = columns_tiles<T, Step, Vectors>;
+/// A call whose axes are what they will be in the kernels, but for how time is cut.
+template <class T, class Step>
+columns_problem<T, Step> bands_of(linear_call<T, Step> const& call) {
   columns_problem<T, Step> p{};
   auto const give = [&](auto& to, auto const& from) {
     to = {from.data, from.batch, from.time, from.channel};
@@ -80,32 +78,49 @@ std::size_t run_bands(on where, linear_call<T, Step> const& call, std::byte* wor
   give(p.edge, call.edge);
   p.outer = call.batch, p.length = call.length, p.channels = call.channels;
   while (p.width_bits < 5 && index_t{1} << p.width_bits < p.channels) ++p.width_bits;
-  int const width = 1 << p.width_bits;
-  p.across = divide_up(p.channels, width);
+  p.across = divide_up(p.channels, index_t{1} << p.width_bits);
   p.bands = p.outer * p.across;
+  return p;
+}
+
+/// Launch teams, or `others` where there is little time or the device has none. Returns the bytes
+/// that either needs.
+template <class Teams, class T, class Step, class Others>
+std::size_t run_teams_or(on where, columns_problem<T, Step> const& p, std::byte* workspace,
+                         bool launches, Others const& others) {
+  if (p.length < few_team_tiles * (Teams::steps_of_all >> p.width_bits)) return others();
+  typename Teams::problem own{};
+  static_cast<columns_problem<T, Step>&>(own) = p;
+  if (launches && run_teams<Teams>(where, own, workspace)) return 0;
+  return std::max(others(), static_cast<std::size_t>(team_words<Teams>(own)) * sizeof(*p.words));
+}
+
+/// `Vectors`: see columns_tiles.
+template <bool Vectors, class T, class Step>
+std::size_t run_bands(on where, columns_problem<T, Step> p, std::byte* workspace, bool launches) {
+  using tiles = columns_tiles<T, Step, Vectors>;
+  int const width = 1 << p.width_bits;
   if constexpr (Vectors) {
     if (allows_bands(p)) return walk_bands(where, p, workspace, launches);
     if (!has_shared_memory(pipeline_memory<tiles>)) {  // some devices have 99 KB for a block
-      return run_bands<false>(where, call, workspace, launches);
+      return run_bands<false>(where, p, workspace, launches);
     }
   }
-  constexpr auto layout = Vectors ? team_layout::packed : team_layout::dense;
-  using teams = team_tiles<T, Step, layout>;
-  bool const by_teams =
-      (Vectors || is_dense) && p.length >= few_team_tiles * (teams::steps_of_all / width);
-  typename teams::problem of_teams{};
-  static_cast<columns_problem<T, Step>&>(of_teams) = p;
-  if (by_teams && launches && run_teams<teams>(where, of_teams, workspace)) return 0;
-  p.stretches = divide_up(p.length, tiles::stretch_steps(width));
-  using of_words = columns_words<T, Step>;
-  p.groups = divide_up(p.stretches, of_words::group_size(width));
-  p.tiles = p.stretches * p.bands;
-  index_t const blocks = divide_up(p.groups, of_words::block_size(width));
-  index_t const words = (p.stretches + p.groups + blocks) * p.bands * width;
-  auto const bytes = run_pipeline<tiles>(where, p, words, workspace, launches);
-  std::size_t const of_all =
-      by_teams ? static_cast<std::size_t>(team_words<teams>(of_teams)) * sizeof(*p.words) : 0;
-  return std::max(bytes, of_all);
+  if (p.length <= most_brief_steps<T> && launches && run_brief(where, p)) return 0;
+  auto const by_pipeline = [&] {
+    using of_words = columns_words<T, Step>;
+    p.stretches = divide_up(p.length, tiles::stretch_steps(width));
+    p.groups = divide_up(p.stretches, of_words::group_size(width));
+    p.tiles = p.stretches * p.bands;
+    index_t const blocks = divide_up(p.groups, of_words::block_size(width));
+    index_t const words = (p.stretches + p.groups + blocks) * p.bands * width;
+    return run_pipeline<tiles>(where, p, words, workspace, launches);
+  };
+  if constexpr (Vectors) {
+    return run_teams_or<team_tiles<T, Step>>(where, p, workspace, launches, by_pipeline);
+  } else {
+    return by_pipeline();
+  }
 }
 
 template <class T, class Step>
@@ -138,20 +153,26 @@ std::size_t run_columns(on where, linear_call<T, Step> call, std::byte* workspac
                                      [&](auto const& a) { return in_packets(a, V); }) &&
                          std::all_of(call.out.begin(), call.out.end(),
                                      [&](auto const& a) { return in_packets(a, P); });
-  if (is_packed) return run_bands<true>(where, call, workspace, launches);
+  auto const p = bands_of(call);
+  auto const run_all = [&] {
+    return is_packed ? run_bands<true>(where, p, workspace, launches)
+                     : run_bands<false>(where, p, workspace, launches);
+  };
   // All steps of few channels right after each other are one piece of memory.
-  auto const in_one_piece = [&](auto const& array) {
-    return array.channel == 1 && array.time == call.channels;
+  auto const is_piece = [&](auto const& array) {
+    return array.channel == 1 && array.time == call.channels &&
+           reinterpret_cast<std::uintptr_t>(array.data) % 16 == 0 &&
+           (call.batch == 1 || array.batch % V == 0);
   };
-  auto const begins_packet = [&](auto const& array) {
-    return reinterpret_cast<std::uintptr_t>(array.data) % 16 == 0 &&
-           (call.batch == 1 || array.batch == call.in[0].batch);
-  };
-  bool const is_piece = call.channels <= 32 &&
-                        std::all_of(call.in.begin(), call.in.end(), in_one_piece) &&
-                        std::all_of(call.in.begin(), call.in.end(), begins_packet) &&
-                        std::all_of(call.out.begin(), call.out.end(), in_one_piece);
-  return run_bands<false>(where, call, workspace, launches, is_piece);
+  bool const are_pieces = call.channels <= 32 &&
+                          std::all_of(call.in.begin(), call.in.end(), is_piece) &&
+                          std::all_of(call.out.begin(), call.out.end(), is_piece);
+  if (!are_pieces || p.length <= most_brief_steps<T>) return run_all();
+  if constexpr (sizeof(T) <= 4) {
+    if (call.channels % 2 == 0)
+      return run_teams_or<team_pieces<T, Step, true>>(where, p, workspace, launches, run_all);
+  }
+  return run_teams_or<team_pieces<T, Step, false>>(where, p, workspace, launches, run_all);
 }
 
 template <bool Reversed, class T, class Step>

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "ssm/detail/linear_teams.cuh"
+#include "ssm/detail/tile_launch.cuh"
 #include "ssm/execution.cuh"
 
 namespace ssm::gpu::detail {
@@ -50,16 +51,8 @@ template <class Tiles, bool Chained>
 bool allows_teams() {
   constexpr int memory = static_cast<int>(sizeof(team_memory<Tiles, Chained>));
   static_assert(memory <= 227 * 1024);
-  int device = 0, major = 0, most = 0;
-  check(cudaGetDevice(&device), "cudaGetDevice");
-  check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device),
-        "cudaDeviceGetAttribute");
-  check(cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
-        "cudaDeviceGetAttribute");
-  cudaFuncAttributes compiled{};
   auto* const kernel = team_kernel<Tiles, Chained>;
-  check(cudaFuncGetAttributes(&compiled, kernel), "cudaFuncGetAttributes");
-  if (major < 9 || most < memory || compiled.ptxVersion < 90) return false;
+  if (!has_clusters(kernel) || !has_shared_memory(memory)) return false;
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, memory),
         "cudaFuncSetAttribute");
   return true;
@@ -128,7 +121,7 @@ bool run_teams(on where, typename Tiles::problem const& p, std::byte* workspace)
   check(cudaGetDevice(&device), "cudaGetDevice");
   check(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device),
         "cudaDeviceGetAttribute");
-  if constexpr (!Tiles::dense) {
+  if constexpr (!Tiles::is_brought) {
     if (!allows_teams<Tiles, false>()) return false;
     auto const one = one_team_a_band<Tiles>(p.bands, processors);
     if (3 * p.bands * one.blocks >= 2 * processors) {

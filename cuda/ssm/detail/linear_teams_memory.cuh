@@ -3,6 +3,7 @@
 #pragma once
 
 #include "ssm/detail/cluster.cuh"
+#include "ssm/detail/linear_teams_piece.cuh"
 #include "ssm/detail/linear_teams_tile.cuh"
 
 namespace ssm::gpu::detail {
@@ -12,19 +13,21 @@ inline constexpr int most_blocks_of_team = 8;
 /// Teams of a band, at most so many.
 inline constexpr int most_teams_of_band = 16;
 
-/// Tiles in shared memory: as many as there is room for beside what blocks send each other.
+/// Tiles in shared memory: as many as there is room for beside what blocks send each other, and as
+/// gain anything.
 template <class Tiles, bool Chained>
 inline constexpr int team_stages = [] {
   constexpr int map = sizeof(affine_map<typename Tiles::number>),
-                beside = (Chained ? 512 : 1920) * map;
+                beside = 2 * 32 * Tiles::warps * map + (Chained ? 1024 : 1920) * map;
   constexpr int fitting =
       (227 * 1024 - beside) / static_cast<int>(sizeof(typename Tiles::stage_memory));
-  return fitting < 6 ? fitting : 6;
+  constexpr int most = Chained ? 8 : 5;
+  return fitting < most ? fitting : most;
 }();
 /// Rounds from the fold of a tile until it runs. Where no other team is waited for, tiles of twice
 /// as many elements rather arrive earlier.
 template <class Tiles, bool Chained>
-inline constexpr int team_delay = Chained ? team_stages<Tiles, true> - 2
+inline constexpr int team_delay = Chained ? team_stages<Tiles, true> - Tiles::ahead
                                           : (team_stages<Tiles, false> -
                                              (sizeof(typename Tiles::stored) == 2)) /
                                                 2;
@@ -39,15 +42,25 @@ struct team_memory {
   static constexpr int maps = Chained ? 32 + most_blocks_of_team : 32 * most_blocks_of_team;
 
   typename Tiles::stage_memory stages[team_stages<Tiles, Chained>];
+  map of_warp[2][Tiles::warps][32];  ///< in a round: later of all warps before it
   map of_block[rounds][maps];
-  typename Tiles::number entering[rounds][32];       ///< the block's tile
-  typename Tiles::number entering_team[rounds][32];  ///< for the block's channels
+  typename Tiles::number entering[rounds][32];  ///< the block's tile
+  typename Tiles::number entering_team[16];     ///< for the block's channels
+  /// What lies between the team's last round and this one, for the block's channels.
+  struct {
+    map of_others[16];     ///< of other teams
+    map of_team[16];       ///< of this one in this round
+    map before_block[40];  ///< and before each of its blocks
+  } found[rounds];
   mailbox maps_are_here[rounds], states_are_here[rounds];
+  barrier has_found[rounds];
 };
 
-/// Workers, a warp that composes what they folded, one that publishes it, and those that find out
-/// what enters.
+/// Warps beside the workers: one composes what they folded, one walks through the rounds, one has
+/// tiles brought; where teams are chained, one publishes their maps and others look back.
 template <class Tiles, bool Chained>
-inline constexpr int team_threads = Tiles::workers + 32 * (Chained ? 4 : 2);
+inline constexpr int team_helpers = 2 + Tiles::is_brought + (Chained ? 4 : 0);
+template <class Tiles, bool Chained>
+inline constexpr int team_threads = Tiles::workers + 32 * team_helpers<Tiles, Chained>;
 
 }  // namespace ssm::gpu::detail

@@ -31,8 +31,4 @@ struct team_tile {
   __device__ int last() const { return Inner ? 1 << 30 : end; }
 };
 
-/// How channels lie in memory. `packed`: 16 bytes of them are one access. `dense`: at most 32, all
-/// of a step right after those of the step before, so that a stretch of time is one piece.
-enum class team_layout { packed, dense };
-
 }  // namespace ssm::gpu::detail

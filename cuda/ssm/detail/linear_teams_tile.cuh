@@ -12,24 +12,23 @@ namespace ssm::gpu::detail {
 
 /// A tile has 2^width_bits channels. A warp has consecutive parts of its steps, a thread S steps of
 /// one part for P channels.
-template <class T, class Step, team_layout Layout, int Warps = 16>
+template <class T, class Step>
 struct team_tiles {
   using stored = T;
   using number = accumulator_t<T>;
   using problem = team_problem<T, Step>;
-  static constexpr bool dense = Layout == team_layout::dense;
+  static constexpr bool is_brought = false;
+  static constexpr int ahead = 2;  ///< rounds
   static constexpr int size = static_cast<int>(sizeof(T)), V = 16 / size;
-  static constexpr int warps = Warps, workers = 32 * warps;
-  static constexpr int P = !dense && size <= 4 ? 2 : 1, S = 2 * V / P;
-  static constexpr int steps_of_all = workers * P * S;        ///< of all channels
-  static constexpr int room = 32 * P * S + (dense ? V : 0);   ///< of a warp
-  static constexpr int most_packets = room / V / 32 + dense;  ///< of 16 bytes, of a lane
+  static constexpr int warps = 16, workers = 32 * warps;
+  static constexpr int P = size <= 4 ? 2 : 1, S = 2 * V / P;
+  static constexpr int steps_of_all = workers * P * S;  ///< of all channels
+  static constexpr int room = 32 * P * S;               ///< of a warp
   static constexpr int neighbor = Step::reads_neighbor ? Step::inputs - 1 : -1;
   template <class A>
   using packet = columns_packet<A, P>;
   struct alignas(tile_alignment) stage_memory {
     T in[Step::inputs][warps][room];
-    affine_map<number> of_warp[warps][32];  ///< later of all warps before it
   };
 
   problem const& p;
@@ -41,21 +40,17 @@ struct team_tiles {
   index_t in_tile[Step::inputs];
   T* first_out[Step::outputs];
   index_t out_tile[Step::outputs];
-  /// Dense: elements between a multiple of 16 bytes and the lowest of the warp, in every tile. All
-  /// inputs but a neighbor have the same.
-  int in_lead[2], out_lead[Step::outputs];
 
   __device__ team_tiles(problem const& all, stage_memory* memory, index_t o, index_t c)
       : p(all), stages(memory), outer(o), first_channel(c) {
     for (int k = 0; k < Step::inputs; ++k) {
-      first_in[k] = p.in[k].at(outer, k == neighbor, first_channel);
+      first_in[k] =
+          p.in[k].at(outer, request_step() + (k == neighbor), first_channel) + request_channel();
       in_tile[k] = most_steps() * p.in[k].time;
-      in_lead[k == neighbor] = place(first_in[k], p.in[k].time, request_step(), request_channel());
     }
     for (int k = 0; k < Step::outputs; ++k) {
-      first_out[k] = p.out[k].at(outer, 0, first_channel);
+      first_out[k] = p.out[k].at(outer, first_step(), first_channel) + channel();
       out_tile[k] = most_steps() * p.out[k].time;
-      out_lead[k] = place(first_out[k], p.out[k].time, first_step(), channel());
     }
   }
 
@@ -74,6 +69,8 @@ struct team_tiles {
 
   __device__ int most_steps() const { return steps_of_all >> p.width_bits; }
 
+  __device__ bool is_inner(unsigned tile) const { return tile < p.inner; }
+
   /// Tile i of the band.
   template <bool Inner>
   __device__ team_tile<T, Step, Inner> find(unsigned i) const {
@@ -91,41 +88,32 @@ struct team_tiles {
   }
 
   /// Each warp asks for its own parts.
+  __device__ void request(unsigned tile, int stage) const {
+    is_inner(tile) ? request(find<true>(tile), stage) : request(find<false>(tile), stage);
+  }
   template <bool Inner>
   __device__ void request(team_tile<T, Step, Inner> const& at, int stage) const {
     __syncwarp();  // all lanes have read what this overwrites
+    bool const here = first_channel + request_channel() < p.channels;
 #pragma unroll
     for (int k = 0; k < Step::inputs; ++k) {
       int const steps = at.steps(most_steps());
       int const end = k == neighbor && at.last() < steps ? at.last() : steps;
       T* const to = stages[stage].in[k][warp];
-      if constexpr (dense) {
-        auto const own = piece_of<Inner>(k, end);
+      T const* from = at.in[k];
 #pragma unroll
-        for (int j = 0; j < most_packets; ++j) {
-          int const i = (j * 32 + lane) * V, left = own.end - i;
-          if (left >= V && (Inner || i + V > own.begin)) {
-            request_bytes<16>(to + i, at.in[k] + j * 32 * V);
-          } else if (left > 0 && i + V > own.begin) {
-            request_part(to + i, at.in[k] + j * 32 * V, left * size);
-          }
+      for (int j = 0; j < P * S / V; ++j) {
+        if ((Inner || request_step() + j * (V / P) < end) && here) {
+          request_bytes<16>(to + (j * 32 + lane) * V, from);
         }
-      } else {
-        T const* from = at.in[k];
-        bool const here = first_channel + request_channel() < p.channels;
-#pragma unroll
-        for (int j = 0; j < P * S / V; ++j) {
-          if ((Inner || request_step() + j * (V / P) < end) && here) {
-            request_bytes<16>(to + (j * 32 + lane) * V, from);
-          }
-          from += V / P * p.in[k].time;
-        }
+        from += V / P * p.in[k].time;
       }
     }
   }
 
   template <bool Inner>
-  __device__ packet<affine_map<number>> fold(team_tile<T, Step, Inner> const& at, int stage) const {
+  __device__ packet<affine_map<number>> fold(unsigned tile, int stage) const {
+    auto const at = find<Inner>(tile);
     packet<affine_map<number>> map{};
     packet<T> in[S][2];
     read(stage, in);
@@ -140,17 +128,17 @@ struct team_tiles {
     return map;
   }
 
-  /// From the states that enter the thread's part.
-  template <bool Inner>
-  __device__ void run(team_tile<T, Step, Inner> const& at, int stage, packet<number> carry) const {
+  /// `enter` waits for the states that enter the thread's part.
+  template <bool Inner, class Enter>
+  __device__ void run(unsigned tile, int stage, Enter const& enter) const {
+    auto const at = find<Inner>(tile);
+    auto carry = enter();
     if (is_here()) {
-      T* to[Step::outputs];
-#pragma unroll
-      for (int k = 0; k < Step::outputs; ++k) {
-        to[k] = dense ? staged(stage, k) : at.out[k];
-      }
       packet<T> in[S][Step::inputs];
       read(stage, in);  // all of it before the first store, which may be to anywhere
+      T* to[Step::outputs];
+#pragma unroll
+      for (int k = 0; k < Step::outputs; ++k) to[k] = at.out[k];
       for_each_step(at, [&](int i) {
         packet<T> out[Step::outputs];
         packet<number> numbers[Step::inputs];
@@ -180,11 +168,6 @@ struct team_tiles {
         }
       }
     }
-    if constexpr (dense) {
-      __syncwarp();  // outputs lie where their inputs were
-#pragma unroll
-      for (int k = 0; k < Step::outputs; ++k) store_piece(at, stage, k);
-    }
   }
 
   __device__ number initial(int c) const {
@@ -193,80 +176,15 @@ struct team_tiles {
   }
 
  private:
-  /// Move `data` from a band's first element to the thread's; see in_lead.
-  template <class A>
-  __device__ int place(A*& data, index_t time, int step, int c) const {
-    if (!dense) {
-      data += step * time + c;
-      return 0;
-    }
-    int const most = parts() * S, from = warp * most;
-    data += (time > 0 ? from : from + most - 1) * time;
-    int const lead = static_cast<int>(reinterpret_cast<std::uintptr_t>(data) % 16) / size;
-    data += lane * V - lead;
-    return lead;
-  }
-
-  /// The elements that a warp has of a dense array, counted from a multiple of 16 bytes, in shared
-  /// memory too.
-  struct piece {
-    int begin, end;
-  };
-  template <bool Inner>
-  __device__ piece piece_of(int k, int steps) const {
-    int const most = parts() * S, left = steps - warp * most;
-    int const count = Inner ? most : left <= 0 ? 0 : left < most ? left : most;
-    auto const channels = static_cast<int>(p.channels);
-    int const begin = in_lead[k == neighbor] + (p.in[0].time > 0 ? 0 : most - count) * channels;
-    return {begin, count > 0 ? begin + count * channels : 0};
-  }
-  /// Where the first step of the thread's part lies in shared memory, dense.
-  __device__ T* staged(int stage, int k) const {
-    int const most = parts() * S, i = first_step() - warp * most;
-    int const step = p.in[0].time > 0 ? i : most - 1 - i;
-    return stages[stage].in[0][warp] + in_lead[k == neighbor] +
-           step * static_cast<int>(p.channels) + channel() + k * (warps * room);
-  }
-
-  __device__ static void request_part(T* to_shared, T const* from_global, int bytes) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(
-                     static_cast<unsigned>(__cvta_generic_to_shared(to_shared))),
-                 "l"(__cvta_generic_to_global(from_global)), "r"(bytes)
-                 : "memory");
-  }
-
-  /// Output k lies where input k was.
-  template <bool Inner>
-  __device__ void store_piece(team_tile<T, Step, Inner> const& at, int stage, int k) const {
-    auto const own = piece_of<Inner>(k, at.steps(most_steps()));
-    T const* const from = stages[stage].in[k][warp] + lane * V;
-    bool const alike = in_lead[0] == out_lead[k];
-    T* const to = at.out[k] + (out_lead[k] - in_lead[0]);
-#pragma unroll
-    for (int j = 0; j < most_packets; ++j) {
-      int const first = j * 32 * V, i = first + lane * V;
-      if (alike && i >= own.begin && i + V <= own.end) {
-        *reinterpret_cast<uint4*>(to + first) = *reinterpret_cast<uint4 const*>(from + first);
-      } else {
-        int const begin = i < own.begin ? own.begin - i : 0;
-        int const end = i + V > own.end ? own.end - i : V;
-#pragma unroll 1
-        for (int e = begin; e < end; ++e) to[first + e] = from[first + e];
-      }
-    }
-  }
-
   /// The first `Inputs` of the thread's part.
   template <int Inputs>
   __device__ void read(int stage, packet<T> (&in)[S][Inputs]) const {
-    T const* const own = dense ? staged(stage, 0) : stages[stage].in[0][warp] + lane * P;
-    int const pace = dense ? static_cast<int>(p.in[0].time) : 32 * P;
-    int const next = dense && Inputs == 3 ? in_lead[1] - in_lead[0] : 0;  // of the neighbor
+    T const* const own = stages[stage].in[0][warp] + lane * P;
 #pragma unroll
     for (int i = 0; i < S; ++i) {
 #pragma unroll
       for (int k = 0; k < Inputs; ++k) {
-        T const* const from = own + i * pace + k * (warps * room) + (k == neighbor ? next : 0);
+        T const* const from = own + i * (32 * P) + k * (warps * room);
         in[i][k] = *reinterpret_cast<packet<T> const*>(from);
       }
     }

@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: Apache-2.0
+// linear_teams_block.cuh: a block of a team: who folds and runs its tiles, and when.
+#pragma once
+
+#include "ssm/detail/linear_teams_memory.cuh"
+#include "ssm/detail/tile_words.cuh"
+
+namespace ssm::gpu::detail {
+
+/// What is the same for all warps of a block of a team.
+template <class Tiles, bool Chained>
+struct team_block {
+  using number = typename Tiles::number;
+  using map = affine_map<number>;
+  using memory_type = team_memory<Tiles, Chained>;
+  static constexpr int R = memory_type::rounds, P = Tiles::P, warps = Tiles::warps;
+  static constexpr int D = team_delay<Tiles, Chained>, S = team_stages<Tiles, Chained>, A = S - D;
+  template <class X>
+  using packet = columns_packet<X, P>;
+
+  typename Tiles::problem const& p;
+  Tiles const& tiles;
+  memory_type& memory;
+  int rank, blocks;       ///< in the team
+  int band, turn, teams;  ///< of the band
+  int rounds, width, lane;
+  int share;       ///< of the channels for which a block finds out what enters
+  int first, own;  ///< those of this block
+
+  __device__ static unsigned parity(int round) { return static_cast<unsigned>(round / R) % 2; }
+  __device__ mailbox& maps(int round) const { return memory.maps_are_here[round % R]; }
+  __device__ mailbox& states(int round) const { return memory.states_are_here[round % R]; }
+  /// Block b's map of one of this block's channels.
+  __device__ map& of_block(int round, int b, int c) const {
+    return memory.of_block[round % R][b * share + c];
+  }
+  __device__ void announce_maps(int round) const {
+    maps(round).announce(blocks * own * static_cast<int>(sizeof(map)));
+  }
+  __device__ void announce_states(int round) const {
+    states(round).announce(width * static_cast<int>(sizeof(number)));
+  }
+  __device__ unsigned tile(int round) const {
+    return static_cast<unsigned>((round * teams + turn) * blocks + rank);
+  }
+
+  __device__ void meet_workers() const { meet<Tiles::workers + 32>(1); }
+
+  __device__ packet<map> fold(int round) const {
+    int const row = width / P, stage = round % S;  // lanes of a part
+    auto upto = tiles.is_inner(tile(round)) ? tiles.template fold<true>(tile(round), stage)
+                                            : tiles.template fold<false>(tile(round), stage);
+    for (int d = row; d < 32; d *= 2) {
+      auto const earlier = from_lane(upto, lane - d);
+#pragma unroll
+      for (int c = 0; c < P; ++c) {
+        if (lane >= d) upto.of[c] = then{}(earlier.of[c], upto.of[c]);
+      }
+    }
+    auto before = from_lane(upto, lane - row);
+    if (lane < row) before = {};
+    if (lane >= 32 - row) *of_warp(round) = upto;
+    return before;
+  }
+  __device__ packet<map>* of_warp(int round) const {
+    return reinterpret_cast<packet<map>*>(&memory.of_warp[round % 2][tiles.warp][tiles.channel()]);
+  }
+
+  __device__ void work() const {
+    auto const request = [&](int round) {
+      if constexpr (!Tiles::is_brought) {
+        if (round < rounds) tiles.request(tile(round), round % S);
+        end_of_requests();
+      }
+    };
+    for (int round = 0; round < A; ++round) request(round);
+    packet<map> before[D + 1];  // of the thread's part in its warp, then in its tile
+    for (int round = 0; round < rounds + D; ++round) {
+      if (round < rounds) {
+        wait_for_tile(round);
+        before[0] = fold(round);
+      }
+      meet_workers();
+      if (round > 0 && round <= rounds) {
+        auto const warps_before = *of_warp(round - 1);
+#pragma unroll
+        for (int c = 0; c < P; ++c) {
+          before[1].of[c] = then{}(warps_before.of[c], before[1].of[c]);
+        }
+      }
+      int const ready = round - D;
+      if (ready >= 0) {
+        auto const enter = [&] {
+          states(ready).wait(parity(ready));
+          packet<number> state;
+#pragma unroll
+          for (int c = 0; c < P; ++c) {
+            state.of[c] = before[D].of[c](memory.entering[ready % R][tiles.channel() + c]);
+          }
+          return state;
+        };
+        if (tiles.is_inner(tile(ready))) {
+          tiles.template run<true>(tile(ready), ready % S, enter);
+        } else {
+          tiles.template run<false>(tile(ready), ready % S, enter);
+        }
+        if (threadIdx.x == 0) {
+          announce_maps(ready);
+          announce_states(ready);
+        }
+      }
+      request(round + A);
+#pragma unroll
+      for (int d = D; d > 0; --d) before[d] = before[d - 1];
+    }
+  }
+  __device__ void wait_for_tile(int round) const {
+    if constexpr (Tiles::is_brought) {
+      memory.stages[round % S].arrived.wait(static_cast<unsigned>(round / S) % 2);
+    } else {
+      wait_for_requests_but<A - 1>();
+      __syncwarp();  // lanes have loaded for each other
+    }
+  }
+
+  /// One lane has tiles brought and taken away.
+  __device__ void carry() const {
+    if constexpr (Tiles::is_brought) {
+      if (lane > 0) return;
+      for (int round = 0; round < S && round < rounds; ++round) {
+        tiles.request(tile(round), round);
+      }
+      for (int round = 0; round < rounds; ++round) {
+        int const stage = round % S;
+        memory.stages[stage].done.wait(static_cast<unsigned>(round / S) % 2);
+        tiles.take(tile(round), stage);
+        if (round + S < rounds) tiles.request(tile(round + S), stage);
+      }
+    }
+  }
+
+  /// A lane for each channel: what the warps before a warp are, and the whole for all of the team.
+  __device__ void compose_warps() const {
+    unsigned seen = ~0u;
+    for (int round = 0; round < rounds + D; ++round) {
+      if (!Chained && lane == 0 && round < rounds) p.pace.wait(round - team_slack, seen);
+      meet_workers();
+      if (!Chained && lane == 0 && round < rounds) {
+        p.pace.reach(round);
+        seen = p.pace.look(round + 1 - team_slack);  // comes while maps are composed
+      }
+      if (round >= rounds || lane >= width) continue;
+      auto& of_warp = memory.of_warp[round % 2];
+      map own[warps], upto{};
+#pragma unroll
+      for (int w = 0; w < warps; ++w) own[w] = of_warp[w][lane];
+#pragma unroll
+      for (int w = 0; w < warps; ++w) {
+        auto const before = upto;
+        upto = then{}(upto, own[w]);
+        own[w] = before;
+      }
+      if (Chained) {
+        int const owner = lane / share, c = lane - owner * share;
+        maps(round).send(upto, &of_block(round, rank, c), owner);
+      } else {
+        for (int b = 0; b < blocks; ++b) maps(round).send(upto, &of_block(round, rank, lane), b);
+      }
+#pragma unroll
+      for (int w = 0; w < warps; ++w) of_warp[w][lane] = own[w];  // others wait for what is sent
+    }
+  }
+
+  /// One team: a lane for each channel walks through time.
+  __device__ void walk() const;
+
+  // Many teams, for the channels of which this block finds out what enters.
+  /// A lane for each publishes what the team folded.
+  __device__ void publish() const;
+  /// What lies between the team's last round and this one, and before each of its blocks, in every
+  /// `pace`th round.
+  __device__ void look_back(int first_round, int pace) const;
+  /// Walk through the rounds, and send all blocks what enters them.
+  __device__ void walk_rounds() const;
+
+  __device__ map whole(int round, int c) const {
+    map all = of_block(round, 0, c);
+    for (int b = 1; b < blocks; ++b) all = then{}(all, of_block(round, b, c));
+    return all;
+  }
+  __device__ tile_slot<number>& word(int round, int team, int c) const {
+    return p.words[(((index_t{band} * rounds + round) * teams + team) << p.width_bits) + first + c];
+  }
+
+  /// The lanes of a channel are the teams since this one's last round, then the blocks.
+  struct lane_of_channel {
+    int most = 1, n, first, at_once;
+  };
+  __device__ lane_of_channel own_lane() const {
+    lane_of_channel own_lane;
+    while (own_lane.most < teams || own_lane.most < blocks) own_lane.most *= 2;
+    own_lane.n = lane & (own_lane.most - 1), own_lane.first = lane / own_lane.most;
+    own_lane.at_once = 32 / own_lane.most;
+    return own_lane;
+  }
+};
+
+}  // namespace ssm::gpu::detail
