@@ -155,6 +155,22 @@ TEST(SelectiveScan, IsTheFormulaWhereTheFirstPassGoesFar) {
   expect_truth<float>({1, 16800, 12, 16}, 1, {}, seed++, {}, {.segments = 2});
 }
 
+// Few channels and steps, in one launch.
+TEST(SelectiveScan, IsTheFormulaWhereWarpsHandOnStates) {
+  SSM_SKIP_WITHOUT_DEVICE();
+  std::uint64_t seed = 2950;
+  for (unsigned bits = 0; bits < selective_options::combinations; bits += 5) {
+    expect_truth<float>({2, 100, 24, 16}, 3, selective_options::of_bits(bits), seed++, {});
+  }
+  for (index_t const channels : {8, 1000, 1552}) {
+    for (index_t const length : {9, 64, 65, 192, 330}) {
+      expect_truth<float>({1, length, channels, 16}, 1, {}, seed++, {});
+    }
+    expect_truth<bfloat16>({1, 150, channels, 16}, 1, selective_options::all(), seed++, {});
+    expect_truth<float16>({1, 150, channels, 16}, 1, {}, seed++, {});
+  }
+}
+
 // As many as keep the device busy uncut, in blocks of half as many channels.
 TEST(SelectiveScan, IsTheFormulaForManyRows) {
   SSM_SKIP_WITHOUT_DEVICE();
@@ -238,15 +254,16 @@ TEST(SelectiveScan, FollowsNoStateThatHasDecayed) {
 
 TEST(SelectiveScan, LeavesTheStatesThatEnterEachBlock) {
   SSM_SKIP_WITHOUT_DEVICE();
-  auto const p = random_selective<float>({1, 100, 10, 16}, 1, {}, 7000);
-  device_problem<float> on(p, {});
-  for (index_t const segments : {1, 2}) {
-    gpu::tensor<float, 4> checkpoints({}, {1, 13, 16, 10});
+  for (auto const& [segments, channels] :
+       {std::pair{0, 16}, std::pair{1, 10}, std::pair{2, 10}, std::pair{2, 16}}) {
+    auto const p = random_selective<float>({1, 100, channels, 16}, 1, {}, 7000);
+    device_problem<float> on(p, {});
+    gpu::tensor<float, 4> checkpoints({}, {1, 13, 16, channels});
     auto carry = on_device(p.initial);
     device_sequence<float> y(tensor<float, 3>(p.x.extents()), dense_axis::channel, 0, 0);
     gpu::selective_scan_allocating({}, on.inputs(), carry.view(), y.view(), checkpoints.view(),
                                    {.segments = segments});
-    tensor<float, 4> found({1, 13, 16, 10});
+    tensor<float, 4> found({1, 13, 16, channels});
     gpu::copy_to_host({},
                       static_cast<trajectory_view<float const, memory::device>>(checkpoints.view()),
                       found.view());
@@ -255,7 +272,7 @@ TEST(SelectiveScan, LeavesTheStatesThatEnterEachBlock) {
       auto part = converted_problem<double>(p);
       selective_truth<double> truth(part_of(part, gpu::selective_scan_checkpoint_steps * block));
       for (index_t n = 0; n < 16; ++n)
-        for (index_t c = 0; c < 10; ++c) {
+        for (index_t c = 0; c < channels; ++c) {
           double const bound = device_functions * 0x1p-23 * truth.carry_bound(0, c, n) + 1e-30;
           EXPECT_NEAR(static_cast<double>(found(0, block, n, c)), truth.carry(0, c, n), bound);
         }

@@ -9,6 +9,7 @@
 #include "ssm/detail/selective_entering.cuh"
 #include "ssm/detail/selective_fold.cuh"
 #include "ssm/detail/selective_moments.cuh"
+#include "ssm/detail/selective_relay_launch.cuh"
 #include "ssm/detail/selective_scan_inputs.hpp"
 #include "ssm/detail/selective_scan_kernel.cuh"
 #include "ssm/detail/selective_step_kernel.cuh"
@@ -25,14 +26,6 @@ inline constexpr index_t least_segment = 64;
 /// whose moments need fewer products for numbers of 16 bits.
 template <class T>
 inline constexpr index_t long_segment = sizeof(T) == 2 ? 8192 : 3072;
-
-inline int processors() {
-  int device = 0, count = 0;
-  check(cudaGetDevice(&device), "cudaGetDevice");
-  check(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device),
-        "cudaDeviceGetAttribute");
-  return count;
-}
 
 /// Whether packets of eight elements along the dense axis of an array begin at multiples of 16
 /// bytes.
@@ -56,6 +49,7 @@ bool has_quads(selective_projection<T> const& of, bool along_time) {
 /// Which kernel has a model's states, and how many channels a block of it has.
 struct selective_shape {
   int states, lanes;
+  int relay_groups = 0;  // of a block of relay_kernel, if that has the problem
 
   int channels() const { return 2 * 128 / lanes; }
   index_t blocks(bool packed) const {
@@ -80,12 +74,6 @@ inline index_t round_up(index_t value, index_t unit) {
   return (value + unit - 1) / unit * unit;
 }
 
-/// How many blocks of `channels` channels a problem's channels are.
-template <class T>
-index_t blocks_of_channels(selective_problem<T> const& p, index_t channels) {
-  return p.batch * (p.channels / p.group_channels) * ((p.group_channels + channels - 1) / channels);
-}
-
 /// Whether a call is a few steps, for which nothing is cut.
 template <class T>
 bool is_few_steps(selective_problem<T> const& p) {
@@ -99,6 +87,7 @@ selective_shape shape_for(selective_problem<T> const& p, index_t wanted) {
   if (p.states <= 16) {
     selective_shape const usual{8, 2}, half{4, 4};
     if (!p.packed || wanted != 0 || is_few_steps(p)) return usual;
+    if (int const groups = relay_groups(p); groups > 0) return {8, 2, groups};
     // In blocks of half as many channels many rows need not be cut, so that no first pass is
     // needed; but where segments are long it is short.
     index_t const slots = processors() * usual.blocks(true);
@@ -197,7 +186,7 @@ void launch_steps(on where, selective_problem<T> const& p) {
 /// Cut time into segments; the floats of workspace that they need.
 template <class T>
 index_t plan_segments(selective_problem<T>& p, selective_shape shape, index_t wanted) {
-  if (is_few_steps(p)) {
+  if (is_few_steps(p) || shape.relay_groups > 0) {
     p.segments = 1, p.segment_length = p.length;
     return 0;
   }
@@ -214,6 +203,7 @@ index_t plan_segments(selective_problem<T>& p, selective_shape shape, index_t wa
 template <class T>
 void run_selective(on where, selective_problem<T>& p, selective_shape shape, float* workspace) {
   if (is_few_steps(p)) return launch_steps(where, p);
+  if (shape.relay_groups > 0) return launch_relay(where, p, shape.relay_groups);
   auto const blocks_of = [&](index_t channels, index_t parts) {
     index_t const blocks = blocks_of_channels(p, channels) * parts;
     require<shape_error>(blocks < std::numeric_limits<std::int32_t>::max(),

@@ -86,6 +86,13 @@ __device__ void request_if(bool is_wanted, Bytes* to, void const* from) {
 __device__ inline void wait_for_requests() {
   asm volatile("cp.async.wait_all;" ::: "memory");
 }
+/// What was asked for since the last call is one batch; and until all but the last is there.
+__device__ inline void end_batch_of_requests() {
+  asm volatile("cp.async.commit_group;" ::: "memory");
+}
+__device__ inline void wait_for_all_but_last_batch() {
+  asm volatile("cp.async.wait_group 1;" ::: "memory");
+}
 
 /// The first `count` elements of a packet that begins at `first`, the others 0. Packed: all or none
 /// of them, at a multiple of 16 bytes.
@@ -117,22 +124,27 @@ struct packet_slots {
   /// Ask for the first `count` elements of a packet, as load_packet does; see wait_for_requests.
   template <bool Packed>
   __device__ void request(T const* first, index_t stride, int count) {
+    request<Packed>(static_cast<int>(threadIdx.x), first, stride, count);
+  }
+  template <bool Packed>
+  __device__ void request(int to, T const* first, index_t stride, int count) {
     if constexpr (Packed) {
       for (int i = 0; i < parts; ++i) {
-        request_if(count > 0, &part[i][threadIdx.x], reinterpret_cast<uint4 const*>(first) + i);
+        request_if(count > 0, &part[i][to], reinterpret_cast<uint4 const*>(first) + i);
       }
     } else {
       auto const packet = load_packet<false>(first, stride, count);
       for (int i = 0; i < parts; ++i) {
-        part[i][threadIdx.x] = {packet.word[4 * i], packet.word[4 * i + 1], packet.word[4 * i + 2],
-                                packet.word[4 * i + 3]};
+        part[i][to] = {packet.word[4 * i], packet.word[4 * i + 1], packet.word[4 * i + 2],
+                       packet.word[4 * i + 3]};
       }
     }
   }
-  __device__ stored_packet<T> get() const {
+  __device__ stored_packet<T> get() const { return get(static_cast<int>(threadIdx.x)); }
+  __device__ stored_packet<T> get(int from) const {
     stored_packet<T> packet;
     for (int i = 0; i < parts; ++i) {
-      uint4 const words = part[i][threadIdx.x];
+      uint4 const words = part[i][from];
       packet.word[4 * i] = words.x, packet.word[4 * i + 1] = words.y;
       packet.word[4 * i + 2] = words.z, packet.word[4 * i + 3] = words.w;
     }
@@ -177,6 +189,22 @@ struct packet_grid {
 template <class T>
 struct stored_quad {
   unsigned word[sizeof(T)];  // 2 or 4
+
+  __device__ static stored_quad of(float const (&values)[4]) {
+    T const numbers[] = {to_stored<T>(values[0]), to_stored<T>(values[1]), to_stored<T>(values[2]),
+                         to_stored<T>(values[3])};
+    stored_quad result;
+    memcpy(result.word, numbers, sizeof numbers);
+    return result;
+  }
+  /// To four elements that begin at a multiple of their size.
+  __device__ void store(T* first) const {
+    if constexpr (sizeof(T) == 2) {
+      *reinterpret_cast<uint2*>(first) = {word[0], word[1]};
+    } else {
+      *reinterpret_cast<uint4*>(first) = {word[0], word[1], word[2], word[3]};
+    }
+  }
 
   __device__ float4 numbers() const {
     if constexpr (sizeof(T) == 2) {
@@ -227,9 +255,10 @@ struct quad_slots {
       memcpy(&quad[threadIdx.x], stored.word, sizeof(bytes));
     }
   }
-  __device__ stored_quad<T> get() const {
+  __device__ stored_quad<T> get() const { return get(static_cast<int>(threadIdx.x)); }
+  __device__ stored_quad<T> get(int i) const {
     stored_quad<T> stored;
-    bytes const words = quad[threadIdx.x];
+    bytes const words = quad[i];
     memcpy(stored.word, &words, sizeof(bytes));
     return stored;
   }

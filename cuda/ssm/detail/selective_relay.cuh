@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: Apache-2.0
+// selective_relay.cuh: Mamba's operator over all of time in one launch, for few channels and steps:
+// warps find the decays of parts of a tile side by side, and hand on the states.
+#pragma once
+
+#include "ssm/detail/selective_relay_porters.cuh"
+#include "ssm/detail/selective_states.cuh"
+
+namespace ssm::gpu::detail {
+
+/// Eight warps a group: the states of their part of each tile, and Σ C·h.
+template <class T>
+class relay_worker : relay_block<T> {
+  using block = relay_block<T>;
+  using block::p, block::s, block::barriers, block::tiles, block::groups;
+  using typename block::tile;
+
+ public:
+  __device__ relay_worker(block const& of, int thread) : block(of) {
+    lane_ = thread % 32;
+    int const warp = thread / 32;
+    group_ = warp % groups, part_ = warp / groups;
+    channel_ = group_ * tile::group_channels + lane_ / tile::lanes;
+    state_ = lane_ % tile::lanes * 2;
+    float largest = 0.0f;
+#pragma unroll
+    for (int k = 0; k < 2; ++k) {
+      bool const has_channel = channel_ < of.channels;
+      rate_[k] = has_channel ? p.rate(of.channel + channel_, state_ + k) : 0.0f;
+      h_[k] = has_channel ? p.initial(of.b, of.channel + channel_, state_ + k) : 0.0f;
+      largest = larger(largest, fabsf(rate_[k]));
+    }
+    if (part_ == 0) s.state[group_][lane_] = {h_[0], h_[1]};
+    for (int far = 16; far > 0; far /= 2) {
+      largest = larger(largest, __shfl_xor_sync(~0u, largest, far));
+    }
+    if (lane_ == 0) s.largest_rate[warp] = largest;
+    if (thread < groups * tile::group_channels) {
+      bool const is_there = thread < of.channels;
+      index_t const c = of.channel + thread;
+      reinterpret_cast<float*>(s.bias)[thread] = is_there ? p.bias(c) : 0.0f;
+      reinterpret_cast<float*>(s.factor)[thread] = is_there ? p.scaling.step_factor(c) : 0.0f;
+      reinterpret_cast<float*>(s.D)[thread] = is_there ? p.skip(c) : 0.0f;
+    }
+  }
+
+  __device__ void run() {
+#pragma unroll 1
+    for (int i = 0; i < tiles; ++i) {
+      unsigned const starts = starts_of_sequences(i);
+      barriers.wait_until_full(i);
+      int const warps = groups * tile::porters / 32;
+      bool const is_small =
+          __all_sync(~0u, lane_ >= warps || s.is_small[i % tile::buffers][lane_] != 0);
+      if (starts != 0) {
+        find_decays(i, [](float exponent) { return exp2(exponent); });
+        step_states(i, [&](int k, float decay, float h, float more) {
+          return starts >> k & 1 ? more : fmaf(decay, h, more);
+        });
+      } else if (is_small) {
+        find_decays(i, [](float exponent) { return small_exp2_minus_1(exponent); });
+        step_states(i,
+                    [](int, float less, float h, float more) { return fmaf(less, h, h + more); });
+      } else {
+        find_decays(i, [](float exponent) { return exp2(exponent); });
+        step_states(i, [](int, float decay, float h, float more) { return fmaf(decay, h, more); });
+      }
+      sum_states(i);
+      barriers.leave(i);
+    }
+    if (part_ == tile::parts - 1) {
+      store_states(&p.carry(this->b, this->channel, 0), p.carry.stride(1), p.carry.stride(2),
+                   {h_[0], h_[1]});
+    }
+  }
+
+ private:
+  static constexpr int pairs = tile::part_steps / 2;
+
+  /// Bit t: step t of this warp's part of a tile starts a sequence.
+  __device__ unsigned starts_of_sequences(int number) const {
+    if (p.sequence.data_handle() == nullptr) return 0;
+    index_t const t = index_t{number} * tile::steps + part_ * tile::part_steps + lane_;
+    return __ballot_sync(~0u, lane_ < tile::part_steps && p.starts_sequence(this->b, t));
+  }
+
+  /// Decays and what is added to the states.
+  template <class Decay>
+  __device__ void find_decays(int number, Decay const& decay) {
+    auto const* const drive =
+        reinterpret_cast<float4 const*>(s.drive(number, channel_) + part_ * tile::part_steps);
+    auto const* const B = &s.projection[number % tile::buffers][0][part_ * pairs];
+#pragma unroll
+    for (int k = 0; k < pairs; ++k) {
+      float4 const two = drive[k], of_B = B[k][state_ / 2];
+      decay_[2 * k][0] = decay(two.x * rate_[0]), decay_[2 * k][1] = decay(two.x * rate_[1]);
+      decay_[2 * k + 1][0] = decay(two.z * rate_[0]);
+      decay_[2 * k + 1][1] = decay(two.z * rate_[1]);
+      found_[2 * k][0] = two.y * of_B.x, found_[2 * k][1] = two.y * of_B.y;
+      found_[2 * k + 1][0] = two.w * of_B.z, found_[2 * k + 1][1] = two.w * of_B.w;
+    }
+  }
+
+  /// All steps of this part, once the part before has handed on its states.
+  template <class Next>
+  __device__ void step_states(int number, Next const& next) {
+    unsigned all = 0;  // what needs no state is done before: the compiler sees a dependence
+#pragma unroll
+    for (auto const& two : decay_) all |= __float_as_uint(two[0]) | __float_as_uint(two[1]);
+    float2& state = s.state[group_][lane_];
+    barriers.take_over(group_, part_, number, all & static_cast<unsigned>(p.length >> 62));
+    float2 const entering = state;
+    h_[0] = entering.x, h_[1] = entering.y;
+#pragma unroll
+    for (int k = 0; k < tile::part_steps; ++k)
+#pragma unroll
+      for (int j = 0; j < 2; ++j) {
+        h_[j] = next(k, decay_[k][j], h_[j], found_[k][j]);
+        found_[k][j] = h_[j];
+      }
+    state = {h_[0], h_[1]};
+    barriers.hand_on(group_, part_);
+    index_t const t = index_t{number} * tile::steps + part_ * tile::part_steps;
+    if (p.checkpoints.data_handle() != nullptr && t % selective_scan_checkpoint_steps == 0 &&
+        t < p.length) {
+      store_states(&p.checkpoints(this->b, t / selective_scan_checkpoint_steps, 0, this->channel),
+                   p.checkpoints.stride(3), p.checkpoints.stride(2), entering);
+    }
+  }
+
+  /// What this lane has of Σ C·h.
+  __device__ void sum_states(int number) {
+    auto const* const C = &s.projection[number % tile::buffers][1][part_ * pairs];
+    auto* const sum =
+        reinterpret_cast<float4*>(s.sum(number, channel_, state_ / 2) + part_ * tile::part_steps);
+#pragma unroll
+    for (int k = 0; k < pairs; k += 2) {
+      float4 const C0 = C[k][state_ / 2], C1 = C[k + 1][state_ / 2];
+      auto const* const h = &found_[2 * k];
+      sum[k / 2] = {fmaf(C0.x, h[0][0], C0.y * h[0][1]), fmaf(C0.z, h[1][0], C0.w * h[1][1]),
+                    fmaf(C1.x, h[2][0], C1.y * h[2][1]), fmaf(C1.z, h[3][0], C1.w * h[3][1])};
+    }
+  }
+
+  __device__ void store_states(float* first, index_t channel_stride, index_t state_stride,
+                               float2 const& states) const {
+    if (channel_ >= this->channels) return;
+    float* const at = first + channel_ * channel_stride + state_ * state_stride;
+    at[0] = states.x, at[state_stride] = states.y;
+  }
+
+  int lane_, group_, part_, channel_, state_;
+  float rate_[2], h_[2];
+  float decay_[tile::part_steps][2];  // or less by 1, if all are next to 1
+  float found_[tile::part_steps][2];  // what is added to the states; then the states
+};
+
+template <class T>
+__global__ void __launch_bounds__(relay_tile::most_threads, 1)
+    relay_kernel(__grid_constant__ selective_problem<T> const p) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  extern __shared__ uint4 relay_memory[];
+  __shared__ relay_barriers barriers;
+  auto& memory = *reinterpret_cast<relay_tile::shared<T>*>(relay_memory);
+  constexpr int of_group = relay_tile::workers + relay_tile::porters;
+  int const groups = static_cast<int>(blockDim.x) / of_group;
+  int const thread = static_cast<int>(threadIdx.x);
+  int const porter = thread - groups * relay_tile::workers;
+  int const other = porter - groups * relay_tile::porters;
+  relay_block<T> const block(p, memory, barriers, groups);
+  if (thread == 0) barriers.init(groups);
+  if (porter < 0) {
+    relay_worker<T> worker(block, thread);
+    __syncthreads();
+    worker.run();
+  } else if (other < 0) {
+    relay_porter<T> of_sequences(block, porter);
+    __syncthreads();
+    run_porter(block, of_sequences);
+  } else {
+    relay_other_porter<T> of_projections(block, other);
+    __syncthreads();
+    run_porter(block, of_projections);
+  }
+#else
+  static_cast<void>(p);
+#endif
+}
+
+}  // namespace ssm::gpu::detail

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+// selective_relay_launch.cuh: which problems the relay has, and its launch.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "ssm/detail/selective_relay.cuh"
+#include "ssm/execution.cuh"
+
+namespace ssm::gpu::detail {
+
+inline int processors() {
+  int device = 0, count = 0;
+  check(cudaGetDevice(&device), "cudaGetDevice");
+  check(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device),
+        "cudaDeviceGetAttribute");
+  return count;
+}
+
+/// How many blocks of `channels` channels a problem's channels are.
+template <class T>
+index_t blocks_of_channels(selective_problem<T> const& p, index_t channels) {
+  return p.batch * (p.channels / p.group_channels) * ((p.group_channels + channels - 1) / channels);
+}
+
+/// In longer sequences segments of time that run side by side are faster.
+inline constexpr index_t most_relay_steps = 2048;
+
+/// Whether the device has the barriers that relay_kernel needs, and a block may have its memory.
+template <class T>
+bool allows_relay() {
+  constexpr int memory = sizeof(relay_tile::shared<T>);
+  int device = 0, major = 0, most = 0;
+  check(cudaGetDevice(&device), "cudaGetDevice");
+  check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device),
+        "cudaDeviceGetAttribute");
+  check(cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
+        "cudaDeviceGetAttribute");
+  cudaFuncAttributes compiled{};
+  check(cudaFuncGetAttributes(&compiled, relay_kernel<T>), "cudaFuncGetAttributes");
+  return major >= 9 && compiled.ptxVersion >= 90 &&
+         memory + static_cast<int>(compiled.sharedSizeBytes) <= most;
+}
+
+/// Groups of four channels that a block has, so that there is one block for each multiprocessor; 0
+/// where relay_kernel is not for a problem.
+template <class T>
+int relay_groups(selective_problem<T> const& p) {
+  auto const has_rows = [](selective_projection<T> const& of) {
+    auto const whole = [](index_t stride) { return stride % packet_elements == 0; };
+    return of.state == 1 && whole(of.batch) && whole(of.time) && whole(of.group) &&
+           reinterpret_cast<std::uintptr_t>(of.data) % 16 == 0;
+  };
+  if (p.length > most_relay_steps || p.states != relay_tile::states || !p.packed || p.along_time ||
+      p.projections_along_time || !has_rows(p.B) || !has_rows(p.C)) {
+    return 0;
+  }
+  int const most = processors();
+  for (int groups = 1; groups <= relay_tile::most_groups; ++groups) {
+    if (blocks_of_channels(p, groups * relay_tile::group_channels) <= most) {
+      return allows_relay<T>() ? groups : 0;
+    }
+  }
+  return 0;
+}
+
+template <class T>
+void launch_relay(on where, selective_problem<T> const& p, int groups) {
+  constexpr int memory = sizeof(relay_tile::shared<T>);
+  check(cudaFuncSetAttribute(relay_kernel<T>, cudaFuncAttributeMaxDynamicSharedMemorySize, memory),
+        "cudaFuncSetAttribute");
+  index_t const blocks = blocks_of_channels(p, groups * relay_tile::group_channels);
+  int const threads =
+      groups * (relay_tile::workers + relay_tile::porters) + relay_tile::other_porters;
+  relay_kernel<T><<<static_cast<unsigned>(blocks), threads, memory, where.stream>>>(p);
+  check(cudaGetLastError(), "relay_kernel");
+}
+
+}  // namespace ssm::gpu::detail

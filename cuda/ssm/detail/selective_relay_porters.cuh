@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0
+// selective_relay_porters.cuh: the warps of the relay that bring what others compute with, and take
+// away what they found.
+#pragma once
+
+#include "ssm/detail/device_math.cuh"
+#include "ssm/detail/selective_relay_tile.cuh"
+
+namespace ssm::gpu::detail {
+
+/// Two warps a group: from memory to Δ, Δ·x, B and C in shared memory, and from sums there to y.
+template <class T>
+class relay_porter : relay_block<T> {
+  using block = relay_block<T>;
+  using block::p, block::s, block::barriers, block::tiles;
+  using typename block::tile;
+
+ public:
+  __device__ relay_porter(block const& of, int thread) : block(of), thread_{thread} {
+    t_ = thread_ / of.groups, group_ = thread_ % of.groups;
+    int const c = group_ * tile::group_channels;
+    has_channels_ = c < of.channels;
+    index_t const first = of.channel + (has_channels_ ? c : 0);
+    x_ = p.x.at(of.b, t_, first), step_ = p.step_size.at(of.b, t_, first);
+    gate_ = p.gate.at(of.b, t_, first), y_ = p.y.at(of.b, t_, first);
+  }
+
+  __device__ void begin() {
+    largest_rate_ = 0.0f;
+    for (int w = 0; w < this->groups * tile::parts; ++w) {
+      largest_rate_ = larger(largest_rate_, s.largest_rate[w]);
+    }
+  }
+
+  __device__ bool has_step(int number) const {
+    return has_channels_ && index_t{number} * tile::steps + t_ < p.length;
+  }
+
+  /// Ask for the next tile: one batch, empty after the last.
+  __device__ void request(int number) {
+    int const slot = number % tile::stored;
+    bool const is_there = has_step(number);
+    request_if(is_there, &s.x[slot].quad[thread_], x_);
+    request_if(is_there, &s.step[slot].quad[thread_], step_);
+    if (p.gate.data != nullptr) request_if(is_there, &s.gate[slot].quad[thread_], gate_);
+    x_ += tile::steps * p.x.time, step_ += tile::steps * p.step_size.time;
+    gate_ += tile::steps * p.gate.time;
+    end_batch_of_requests();
+  }
+
+  __device__ void stage(int number) {
+    int const slot = number % tile::stored;
+    float4 const four = s.step[slot].get(thread_).numbers();
+    float4 const x = s.x[slot].get(thread_).numbers(), biases = s.bias[group_];
+    float const projected[] = {four.x, four.y, four.z, four.w}, of_x[] = {x.x, x.y, x.z, x.w};
+    float const bias[] = {biases.x, biases.y, biases.z, biases.w};
+    float step[4];
+    p.steps(projected, bias, step);
+    if (p.scales_steps) {
+      float4 const factor = s.factor[group_];
+      step[0] *= factor.x, step[1] *= factor.y, step[2] *= factor.z, step[3] *= factor.w;
+    }
+    float largest = 0.0f;
+    bool const is_there = has_step(number);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      step[i] = is_there ? step[i] : 0.0f;
+      largest = larger(largest, fabsf(step[i]));
+      s.drive(number, group_ * tile::group_channels + i)[t_] = {step[i], step[i] * of_x[i]};
+    }
+    int const is_small = __all_sync(~0u, largest * largest_rate_ <= small_exponent);
+    if (thread_ % 32 == 0) s.is_small[number % tile::buffers][thread_ / 32] = is_small;
+  }
+
+  /// y = (C·h + D x) silu(gate) of a tile.
+  __device__ void read_out(int number) {
+    if (!has_step(number)) return;
+    int const slot = number % tile::stored;
+    float4 const x = s.x[slot].get(thread_).numbers(), D = s.D[group_];
+    float y[] = {D.x * x.x, D.y * x.y, D.z * x.z, D.w * x.w};
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+#pragma unroll
+      for (int n = 0; n < tile::lanes; ++n) {
+        y[i] += s.sum(number, group_ * tile::group_channels + i, n)[t_];
+      }
+    }
+    if (p.gate.data != nullptr) {
+      float4 const four = s.gate[slot].get(thread_).numbers();
+      float const gate[] = {four.x, four.y, four.z, four.w};
+#pragma unroll
+      for (int i = 0; i < 4; ++i) y[i] *= gate[i] * sigmoid(gate[i]);
+    }
+    stored_quad<T>::of(y).store(y_);
+    y_ += tile::steps * p.y.time;
+  }
+
+  int thread_, t_, group_;
+  bool has_channels_;
+  float largest_rate_;
+  T const *x_, *step_, *gate_;
+  T* y_;
+};
+
+/// Two warps a block: B and C, a step each thread.
+template <class T>
+class relay_other_porter : relay_block<T> {
+  using block = relay_block<T>;
+  using block::p, block::s;
+  using typename block::tile;
+
+ public:
+  __device__ relay_other_porter(block const& of, int thread) : block(of), t_{thread} {
+    B_ = p.B.at(of.b, t_, of.group, 0), C_ = p.C.at(of.b, t_, of.group, 0);
+  }
+
+  __device__ void begin() {}
+  __device__ void request(int number) {
+    int const count = index_t{number} * tile::steps + t_ < p.length ? packet_elements : 0;
+#pragma unroll
+    for (int i = 0; i < packets; ++i) {
+      auto& slots = s.projections[number % tile::stored];
+      slots[0][i].template request<true>(t_, B_ + i * packet_elements, 1, count);
+      slots[1][i].template request<true>(t_, C_ + i * packet_elements, 1, count);
+    }
+    B_ += tile::steps * p.B.time, C_ += tile::steps * p.C.time;
+    end_batch_of_requests();
+  }
+  __device__ void stage(int number) {
+#pragma unroll
+    for (int which = 0; which < 2; ++which)
+#pragma unroll
+      for (int i = 0; i < packets; ++i) {
+        auto const packet = s.projections[number % tile::stored][which][i].get(t_);
+        auto* const two =
+            &s.projection[number % tile::buffers][which][t_ / 2][i * packet_elements / 2];
+#pragma unroll
+        for (int k = 0; k < packet_elements; k += 2) {
+          reinterpret_cast<float2*>(two + k / 2)[t_ % 2] = {packet[k], packet[k + 1]};
+        }
+      }
+  }
+  __device__ void read_out(int) {}
+
+ private:
+  static constexpr int packets = tile::states / packet_elements;
+  int t_;
+  T const *B_, *C_;
+};
+
+template <class T, class Porter>
+__device__ void run_porter(relay_block<T> const& block, Porter& porter) {
+  porter.request(0);
+  porter.begin();
+  constexpr int behind = relay_tile::buffers;
+#pragma unroll 1
+  for (int i = 0; i < block.tiles + behind; ++i) {
+    if (i >= behind) {
+      block.barriers.wait_until_left(i - behind);
+      porter.read_out(i - behind);
+    }
+    if (i >= block.tiles) continue;
+    porter.request(i + 1);
+    wait_for_all_but_last_batch();
+    porter.stage(i);
+    block.barriers.fill(i);
+  }
+}
+
+}  // namespace ssm::gpu::detail
