@@ -80,8 +80,9 @@ void state_space_dual(Policy policy, state_space_dual_inputs<T> const& inputs,
 ///           before the gate, a copy of the carry, a block of gradients of B and C for each of at
 ///           most 8 parts of the heads of a group, and about 0.3 MB a thread for 64 channels of 128
 ///           states; never all states.
-/// Cost      five products with the states where state_space_dual has two, four where they were
-///           saved; `chunk` is 32 where it is 0.
+/// Cost      four products with the states where state_space_dual has two, and its own two where
+///           states were not saved; chunks of 32 steps where `chunk` is 0. Shorter ones, and
+///           sequences that begin within a block, take one more.
 /// Repeats   bit for bit for any number of threads.
 /// Tested    tests/state_space_dual_vjp_test.cpp, and state_space_dual_oracle_test.cpp against
 ///           differences in 50 digits.
