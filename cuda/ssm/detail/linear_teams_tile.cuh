@@ -132,10 +132,10 @@ struct team_tiles {
   template <bool Inner, class Enter>
   __device__ void run(unsigned tile, int stage, Enter const& enter) const {
     auto const at = find<Inner>(tile);
+    packet<T> in[S][Step::inputs];
+    read(stage, in);  // all of it before the first store, which may be to anywhere
     auto carry = enter();
     if (is_here()) {
-      packet<T> in[S][Step::inputs];
-      read(stage, in);  // all of it before the first store, which may be to anywhere
       T* to[Step::outputs];
 #pragma unroll
       for (int k = 0; k < Step::outputs; ++k) to[k] = at.out[k];
