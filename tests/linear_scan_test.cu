@@ -97,6 +97,8 @@ TEST(LinearScan, CarriesStatesOverGroupsAndBlocksOfTiles) {
                    .order = order,
                    .kind = gates::units};
     for (auto const& how : {rows, pitched_rows}) expect_states<float>(of.all(how));
+    of.shape = {1, 4000003, 3};  // blocks of a team that have no channel
+    expect_states<float>(of.all(columns));
     of.shape = {1, 700 * columns_tile_length<float, step>(1) + 7, 1};
     expect_states<float>(of.all(rows_from_their_ends));
   }

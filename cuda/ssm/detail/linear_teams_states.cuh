@@ -36,6 +36,7 @@ __device__ void team_block<Tiles, Chained>::publish() const {
 /// `pace`th round.
 template <class Tiles, bool Chained>
 __device__ void team_block<Tiles, Chained>::look_back(int first_round, int pace) const {
+  if (own == 0) return;  // nothing would hold it back
   auto const [most, n, first_channel, at_once] = own_lane();
   // Of the last round those teams after this one, of this round those before.
   int const t = turn - teams + 1 + n, of_team = t < 0 ? t + teams : t;
@@ -77,6 +78,7 @@ __device__ void team_block<Tiles, Chained>::look_back(int first_round, int pace)
 /// Many teams: a lane for each block and channel walks through the rounds.
 template <class Tiles, bool Chained>
 __device__ void team_block<Tiles, Chained>::walk_rounds() const {
+  if (own == 0) return;  // nobody looks back for it
   auto const [most, n, first_channel, at_once] = own_lane();
   auto& states_of_team = memory.entering_team;
   for (int round = 0; round < rounds; ++round) {

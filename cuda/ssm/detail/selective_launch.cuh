@@ -49,7 +49,8 @@ bool has_quads(selective_projection<T> const& of, bool along_time) {
 /// Which kernel has a model's states, and how many channels a block of it has.
 struct selective_shape {
   int states, lanes;
-  int relay_groups = 0;  // of a block of relay_kernel, if that has the problem
+  bool is_uncut = false;  // in time
+  int relay_groups = 0;   // of a block of relay_kernel, if that has the problem
 
   int channels() const { return 2 * 128 / lanes; }
   index_t blocks(bool packed) const {
@@ -63,8 +64,7 @@ struct selective_shape {
 template <class T>
 using selective_kernel = void (*)(selective_problem<T>);
 
-/// As many segments as make one wave of blocks, `slots` at a time; one where blocks fill most of
-/// it.
+/// As many segments as make one wave of blocks, `slots` at a time.
 inline index_t segments_for(index_t blocks, index_t length, index_t slots) {
   index_t const fitting = std::max<index_t>(slots / blocks, 1);
   return std::clamp<index_t>(length / least_segment, 1, std::min<index_t>(fitting, 65535));
@@ -85,9 +85,9 @@ template <class T>
 selective_shape shape_for(selective_problem<T> const& p, index_t wanted) {
   if (p.states <= 8) return {4, 2};
   if (p.states <= 16) {
-    selective_shape const usual{8, 2}, half{4, 4};
+    selective_shape const usual{8, 2}, half{4, 4, true};
     if (!p.packed || wanted != 0 || is_few_steps(p)) return usual;
-    if (int const groups = relay_groups(p); groups > 0) return {8, 2, groups};
+    if (int const groups = relay_groups(p); groups > 0) return {8, 2, true, groups};
     // In blocks of half as many channels many rows need not be cut, so that no first pass is
     // needed; but where segments are long it is short.
     index_t const slots = processors() * usual.blocks(true);
@@ -191,8 +191,8 @@ index_t plan_segments(selective_problem<T>& p, selective_shape shape, index_t wa
     return 0;
   }
   index_t const blocks = blocks_of_channels(p, shape.channels());
-  p.segments = wanted;
-  if (wanted == 0) {
+  p.segments = shape.is_uncut ? 1 : wanted;
+  if (p.segments == 0) {
     p.segments = segments_for(blocks, p.length, processors() * shape.blocks(p.packed));
   }
   p.segment_length = round_up((p.length + p.segments - 1) / p.segments, ssm::selective_scan_block);

@@ -171,15 +171,15 @@ __global__ void __launch_bounds__(relay_tile::most_threads, 1)
   if (thread == 0) barriers.init(groups);
   if (porter < 0) {
     relay_worker<T> worker(block, thread);
-    __syncthreads();
+    meet_block();
     worker.run();
   } else if (other < 0) {
     relay_porter<T> of_sequences(block, porter);
-    __syncthreads();
+    meet_block();
     run_porter(block, of_sequences);
   } else {
     relay_other_porter<T> of_projections(block, other);
-    __syncthreads();
+    meet_block();
     run_porter(block, of_projections);
   }
 #else

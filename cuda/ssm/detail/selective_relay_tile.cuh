@@ -48,6 +48,12 @@ struct relay_tile {
   };
 };
 
+/// All threads of the block meet, wherever in the program they do; of __syncthreads the compiler
+/// may think that it is one place.
+__device__ inline void meet_block() {
+  asm volatile("barrier.sync 0, %0;" ::"r"(blockDim.x) : "memory");
+}
+
 /// A tile is full when porters have brought it, empty when workers need it no more; parts hand on
 /// the states of a group.
 class relay_barriers {
