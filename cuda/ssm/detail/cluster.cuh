@@ -5,7 +5,6 @@
 #include <cstring>
 
 #include "ssm/detail/barrier.cuh"
-#include "ssm/execution.cuh"
 
 namespace ssm::gpu::detail {
 
@@ -73,17 +72,5 @@ class mailbox : public barrier {
     }
   }
 };
-
-/// Whether the device has clusters, and what was compiled of a kernel uses them.
-template <class Kernel>
-bool has_clusters(Kernel* kernel) {
-  int device = 0, major = 0;
-  check(cudaGetDevice(&device), "cudaGetDevice");
-  check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device),
-        "cudaDeviceGetAttribute");
-  cudaFuncAttributes compiled{};
-  check(cudaFuncGetAttributes(&compiled, kernel), "cudaFuncGetAttributes");
-  return major >= 9 && compiled.ptxVersion >= 90;
-}
 
 }  // namespace ssm::gpu::detail

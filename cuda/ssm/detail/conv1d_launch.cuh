@@ -9,6 +9,7 @@
 #include "ssm/detail/conv1d_columns.cuh"
 #include "ssm/detail/conv1d_rows.cuh"
 #include "ssm/detail/conv1d_step.cuh"
+#include "ssm/detail/device.cuh"
 #include "ssm/error.hpp"
 #include "ssm/execution.cuh"
 
@@ -65,13 +66,10 @@ inline conv1d_grid conv1d_grid_of(index_t lines, index_t places_of_line, char co
 /// Threads of a kernel that the device runs at a time.
 template <class Problem>
 index_t threads_at_a_time(void (*kernel)(Problem)) {
-  int device = 0, processors = 0, blocks = 0;
-  check(cudaGetDevice(&device), "cudaGetDevice");
-  check(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device),
-        "cudaDeviceGetAttribute");
+  int blocks = 0;
   check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, conv1d_threads, 0),
         "cudaOccupancyMaxActiveBlocksPerMultiprocessor");
-  return index_t{conv1d_threads} * processors * blocks;
+  return index_t{conv1d_threads} * multiprocessors() * blocks;
 }
 
 /// Cut time into pieces of at least `least` steps, so that all threads run at a time: what each

@@ -7,6 +7,7 @@
 #include <limits>
 #include <type_traits>
 
+#include "ssm/detail/device.cuh"
 #include "ssm/detail/dual_hopper_entering.cuh"
 #include "ssm/detail/dual_hopper_kernel.cuh"
 #include "ssm/detail/early_launch.cuh"
@@ -57,11 +58,7 @@ CUtensorMap boxes_of(View const& view, int rows = chunk) {
 /// Whether what was compiled has a kernel of Hopper's, and this device is one.
 template <class Kernel>
 bool is_compiled_for_this_device(Kernel* kernel) {
-  int device = 0, major = 0;
-  check(cudaGetDevice(&device), "cudaGetDevice");
-  check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device),
-        "cudaDeviceGetAttribute");
-  if (major != 9) return false;
+  if (device_attribute(cudaDevAttrComputeCapabilityMajor) != 9) return false;
   cudaFuncAttributes found{};
   check(cudaFuncGetAttributes(&found, kernel), "cudaFuncGetAttributes");
   return found.sharedSizeBytes > 0;

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <limits>
 
+#include "ssm/detail/device.cuh"
 #include "ssm/detail/dual_entering.cuh"
 #include "ssm/detail/dual_hopper_launch.cuh"
 #include "ssm/detail/dual_step_kernel.cuh"
@@ -17,13 +18,6 @@ namespace ssm::gpu::detail {
 
 /// Steps are cut into segments of at least this many: each costs a pass over its states more.
 inline constexpr index_t least_dual_segment = 4 * state_space_dual_device_block;
-
-inline int device_attribute(cudaDeviceAttr which) {
-  int device = 0, value = 0;
-  check(cudaGetDevice(&device), "cudaGetDevice");
-  check(cudaDeviceGetAttribute(&value, which, device), "cudaDeviceGetAttribute");
-  return value;
-}
 
 /// Call run(std::integral_constant) with the number of states of the kernel that has them.
 template <class Run>
@@ -115,7 +109,7 @@ template <class T>
 index_t plan_dual(dual_problem<T>& p, index_t wanted) {
   p.segments = 1, p.segment_length = p.length;
   if (p.states > 0 && is_few_steps(p)) return 0;
-  index_t const processors = device_attribute(cudaDevAttrMultiProcessorCount);
+  index_t const processors = multiprocessors();
   if (is_for_hopper(p)) {
     cut_into_segments(p, hopper_blocks(p), processors, wanted);
   } else {

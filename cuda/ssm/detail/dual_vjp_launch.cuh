@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "ssm/detail/device.cuh"
 #include "ssm/detail/dual_vjp_copies.cuh"
 #include "ssm/detail/dual_vjp_entering.cuh"
 #include "ssm/detail/dual_vjp_hopper_launch.cuh"
@@ -22,13 +23,6 @@ inline unsigned vjp_blocks(index_t things, index_t threads) {
   require<shape_error>(blocks < std::numeric_limits<std::int32_t>::max(),
                        "state_space_dual_vjp: ", blocks, " blocks, expected less than 2^31");
   return static_cast<unsigned>(blocks);
-}
-
-inline int attribute_of_device(cudaDeviceAttr which) {
-  int device = 0, value = 0;
-  check(cudaGetDevice(&device), "cudaGetDevice");
-  check(cudaDeviceGetAttribute(&value, which, device), "cudaDeviceGetAttribute");
-  return value;
 }
 
 /// States that kernels take at once: as many as fit beside the rest in shared memory.
@@ -76,7 +70,7 @@ dual_vjp_memory plan_dual_vjp(dual_vjp_problem<vjp_stored<T>>& p, dual_vjp_copie
   p.chunks = (p.length + vjp_steps - 1) / vjp_steps;
   p.channel_tiles = (p.head_dim + vjp_channels - 1) / vjp_channels;
   p.state_tiles = std::max<index_t>(1, (p.states + states - 1) / states);
-  index_t const processors = attribute_of_device(cudaDevAttrMultiProcessorCount);
+  index_t const processors = multiprocessors();
   index_t const blocks = p.batch * p.tiles() * p.state_tiles;
   index_t const state_blocks =
       (p.length + state_space_dual_device_block - 1) / state_space_dual_device_block;
@@ -160,13 +154,13 @@ void launch_dual_vjp(on where, dual_vjp_problem<T>& p) {
   };
   if constexpr (std::is_same_v<T, bfloat16>) {
     if (is_for_hopper(p)) {
-      pull_back_on_hopper(where, p, attribute_of_device(cudaDevAttrMultiProcessorCount));
+      pull_back_on_hopper(where, p, multiprocessors());
       return add_shared();
     }
   }
   auto* const kernel = dual_vjp_kernel<T, States>;
   using shape = chunk_shape<T, States>;
-  int const most = attribute_of_device(cudaDevAttrMaxSharedMemoryPerBlockOptin);
+  int const most = device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin);
   int const stages = shape::bytes(2, has_gate) <= most ? 2 : 1;
   int const bytes = shape::bytes(stages, has_gate);
   allow(kernel, bytes);

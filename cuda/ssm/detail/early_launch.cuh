@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <type_traits>
 
+#include "ssm/detail/device.cuh"
 #include "ssm/execution.cuh"
 
 namespace ssm::gpu::detail {
@@ -25,13 +26,6 @@ __device__ inline void admit_next_kernel() {
 #endif
 }
 
-/// Whether what was compiled of a kernel can wait; where not, it is launched like any other.
-template <class... Parameters>
-bool may_begin_early(void (*kernel)(Parameters...), char const* name) {
-  cudaFuncAttributes compiled{};
-  check(cudaFuncGetAttributes(&compiled, kernel), name);
-  return compiled.ptxVersion >= 90;
-}
 inline cudaLaunchAttribute begins_early() {
   cudaLaunchAttribute early{};
   early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
@@ -40,7 +34,7 @@ inline cudaLaunchAttribute begins_early() {
 }
 
 /// Launch a kernel that calls wait_for_earlier_kernels() before it touches anything that others
-/// write.
+/// write. If what was compiled cannot wait, it is launched like any other.
 template <class... Parameters>
 void launch_early(on where, void (*kernel)(Parameters...), dim3 blocks, unsigned threads,
                   std::size_t bytes, char const* name,
@@ -49,7 +43,7 @@ void launch_early(on where, void (*kernel)(Parameters...), dim3 blocks, unsigned
   cudaLaunchConfig_t config{};
   config.gridDim = blocks, config.blockDim = dim3(threads), config.dynamicSmemBytes = bytes;
   config.stream = where.stream, config.attrs = &early;
-  config.numAttrs = may_begin_early(kernel, name) ? 1 : 0;
+  config.numAttrs = is_compiled_for_hopper(kernel) ? 1 : 0;
   check(cudaLaunchKernelEx(&config, kernel, arguments...), name);
 }
 

@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <limits>
 
+#include "ssm/detail/device.cuh"
 #include "ssm/detail/linear_bands.cuh"
 #include "ssm/detail/tile_launch.cuh"
 
@@ -29,7 +30,7 @@ bool has_boxes(columns_array<T> const& array, index_t outer) {
          (outer == 1 || allows(array.outer));
 }
 
-/// Whether blocks may walk the bands here. Where no device answers nothing will be launched.
+/// Whether blocks may walk the bands here.
 template <class T, class Step>
 bool allows_bands(columns_problem<T, Step> const& p) {
   constexpr index_t most = std::numeric_limits<std::int32_t>::max() / 4;
@@ -37,16 +38,8 @@ bool allows_bands(columns_problem<T, Step> const& p) {
   bool all = bands >= many_bands<T, Step> && bands < most && p.length < most && p.channels < most;
   for (auto const& array : p.in) all = all && has_boxes(array, p.outer);
   for (auto const& array : p.out) all = all && has_boxes(array, p.outer);
-  cudaFuncAttributes compiled{};
-  int device = 0, major = 0;
-  if (!all) return false;
-  if (cudaGetDevice(&device) != cudaSuccess ||
-      cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) != cudaSuccess ||
-      cudaFuncGetAttributes(&compiled, bands_kernel<T, Step>) != cudaSuccess) {
-    (void)cudaGetLastError();
-    return true;
-  }
-  return major >= 9 && compiled.ptxVersion >= 90 && has_shared_memory(sizeof(band_memory<T, Step>));
+  return all && is_compiled_for_hopper(bands_kernel<T, Step>) &&
+         has_shared_memory(sizeof(band_memory<T, Step>));
 }
 
 template <class Step, class T, class Stored>

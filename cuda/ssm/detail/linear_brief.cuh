@@ -4,6 +4,7 @@
 #pragma once
 
 #include "ssm/detail/cluster.cuh"
+#include "ssm/detail/device.cuh"
 #include "ssm/detail/early_launch.cuh"
 #include "ssm/detail/linear_columns_tile.cuh"
 #include "ssm/detail/linear_step.cuh"
@@ -118,13 +119,11 @@ bool run_brief(on where, columns_problem<T, Step> p) {
   p.across = (p.channels + 31) / 32;
   constexpr int of_block = brief_warps * brief_steps<T>;
   index_t const blocks = (p.length + of_block - 1) / of_block, all = p.outer * p.across * blocks;
-  if (all >= index_t{1} << 31 || !has_clusters(kernel)) return false;
-  cudaLaunchAttribute attributes[2]{};
+  if (all >= index_t{1} << 31 || !is_compiled_for_hopper(kernel)) return false;
+  cudaLaunchAttribute attributes[2]{{}, begins_early()};
   attributes[0].id = cudaLaunchAttributeClusterDimension;
   attributes[0].val.clusterDim.x = static_cast<unsigned>(blocks);
   attributes[0].val.clusterDim.y = attributes[0].val.clusterDim.z = 1;
-  attributes[1].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attributes[1].val.programmaticStreamSerializationAllowed = 1;
   cudaLaunchConfig_t launch{};
   launch.gridDim = static_cast<unsigned>(all);
   launch.blockDim = 32 * brief_warps;

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <limits>
 
+#include "ssm/detail/device.cuh"
 #include "ssm/detail/linear_bands_launch.cuh"
 #include "ssm/detail/linear_brief.cuh"
 #include "ssm/detail/linear_columns.cuh"

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "ssm/detail/device.cuh"
 #include "ssm/detail/linear_teams.cuh"
 #include "ssm/detail/tile_launch.cuh"
 #include "ssm/execution.cuh"
@@ -52,7 +53,7 @@ bool allows_teams() {
   constexpr int memory = static_cast<int>(sizeof(team_memory<Tiles, Chained>));
   static_assert(memory <= 227 * 1024);
   auto* const kernel = team_kernel<Tiles, Chained>;
-  if (!has_clusters(kernel) || !has_shared_memory(memory)) return false;
+  if (!is_compiled_for_hopper(kernel) || !has_shared_memory(memory)) return false;
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, memory),
         "cudaFuncSetAttribute");
   return true;
@@ -117,11 +118,8 @@ bool run_teams(on where, typename Tiles::problem const& p, std::byte* workspace)
   index_t const steps = Tiles::steps_of_all >> p.width_bits, tiles = p.length / steps;
   if (tiles * p.bands >= (index_t{1} << 31) - most_teams_of_band * most_blocks_of_team)
     return false;
-  int device = 0, processors = 0;
-  check(cudaGetDevice(&device), "cudaGetDevice");
-  check(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device),
-        "cudaDeviceGetAttribute");
   if constexpr (!Tiles::is_brought) {
+    int const processors = multiprocessors();
     if (!allows_teams<Tiles, false>()) return false;
     auto const one = one_team_a_band<Tiles>(p.bands, processors);
     if (3 * p.bands * one.blocks >= 2 * processors) {

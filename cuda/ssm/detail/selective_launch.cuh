@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <limits>
 
+#include "ssm/detail/device.cuh"
 #include "ssm/detail/selective_entering.cuh"
 #include "ssm/detail/selective_fold.cuh"
 #include "ssm/detail/selective_moments.cuh"
@@ -90,7 +91,7 @@ selective_shape shape_for(selective_problem<T> const& p, index_t wanted) {
     if (int const groups = relay_groups(p); groups > 0) return {8, 2, true, groups};
     // In blocks of half as many channels many rows need not be cut, so that no first pass is
     // needed; but where segments are long it is short.
-    index_t const slots = processors() * usual.blocks(true);
+    index_t const slots = multiprocessors() * usual.blocks(true);
     index_t const blocks = blocks_of_channels(p, half.channels());
     index_t const cut = segments_for(blocks_of_channels(p, usual.channels()), p.length, slots);
     bool const fits = 16 * blocks >= 7 * slots && blocks <= slots;
@@ -193,7 +194,7 @@ index_t plan_segments(selective_problem<T>& p, selective_shape shape, index_t wa
   index_t const blocks = blocks_of_channels(p, shape.channels());
   p.segments = shape.is_uncut ? 1 : wanted;
   if (p.segments == 0) {
-    p.segments = segments_for(blocks, p.length, processors() * shape.blocks(p.packed));
+    p.segments = segments_for(blocks, p.length, multiprocessors() * shape.blocks(p.packed));
   }
   p.segment_length = round_up((p.length + p.segments - 1) / p.segments, ssm::selective_scan_block);
   p.segments = (p.length + p.segment_length - 1) / p.segment_length;

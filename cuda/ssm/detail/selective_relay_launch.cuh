@@ -5,18 +5,11 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "ssm/detail/device.cuh"
 #include "ssm/detail/selective_relay.cuh"
 #include "ssm/execution.cuh"
 
 namespace ssm::gpu::detail {
-
-inline int processors() {
-  int device = 0, count = 0;
-  check(cudaGetDevice(&device), "cudaGetDevice");
-  check(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device),
-        "cudaDeviceGetAttribute");
-  return count;
-}
 
 /// How many blocks of `channels` channels a problem's channels are.
 template <class T>
@@ -26,22 +19,6 @@ index_t blocks_of_channels(selective_problem<T> const& p, index_t channels) {
 
 /// In longer sequences segments of time that run side by side are faster.
 inline constexpr index_t most_relay_steps = 2048;
-
-/// Whether the device has the barriers that relay_kernel needs, and a block may have its memory.
-template <class T>
-bool allows_relay() {
-  constexpr int memory = sizeof(relay_tile::shared<T>);
-  int device = 0, major = 0, most = 0;
-  check(cudaGetDevice(&device), "cudaGetDevice");
-  check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device),
-        "cudaDeviceGetAttribute");
-  check(cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
-        "cudaDeviceGetAttribute");
-  cudaFuncAttributes compiled{};
-  check(cudaFuncGetAttributes(&compiled, relay_kernel<T>), "cudaFuncGetAttributes");
-  return major >= 9 && compiled.ptxVersion >= 90 &&
-         memory + static_cast<int>(compiled.sharedSizeBytes) <= most;
-}
 
 /// Groups of four channels that a block has, so that there is one block for each multiprocessor; 0
 /// where relay_kernel is not for a problem.
@@ -56,10 +33,11 @@ int relay_groups(selective_problem<T> const& p) {
       p.projections_along_time || !has_rows(p.B) || !has_rows(p.C)) {
     return 0;
   }
-  int const most = processors();
+  int const most = multiprocessors();
   for (int groups = 1; groups <= relay_tile::most_groups; ++groups) {
     if (blocks_of_channels(p, groups * relay_tile::group_channels) <= most) {
-      return allows_relay<T>() ? groups : 0;
+      constexpr int memory = sizeof(relay_tile::shared<T>);
+      return is_compiled_for_hopper(relay_kernel<T>) && has_shared_memory(memory) ? groups : 0;
     }
   }
   return 0;

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "ssm/detail/device.cuh"
 #include "ssm/detail/selective_launch.cuh"
 #include "ssm/detail/selective_vjp_arriving.cuh"
 #include "ssm/detail/selective_vjp_kernel.cuh"
@@ -56,7 +57,7 @@ bool has_moments(index_t segment_length) {
 template <class T>
 index_t walks_for(index_t blocks, index_t segment_length) {
   if (!has_moments<T>(segment_length)) return 1;
-  index_t const slots = 4 * processors();
+  index_t const slots = 4 * multiprocessors();
   index_t walks = 1;
   while (2 * walks * blocks <= slots && segment_length % (2 * walks * moments_tile::steps) == 0 &&
          segment_length / (2 * walks) >= least_vjp_segment) {
@@ -71,7 +72,7 @@ vjp_memory plan_vjp(selective_vjp_problem<T>& p, index_t wanted, bool has_checkp
                     bool wants_shared) {
   index_t const channel_blocks =
       p.batch * (p.channels / p.group_channels) * blocks_of_group(p, selective_vjp_tile::channels);
-  if (wanted == 0) wanted = vjp_segments_for(channel_blocks, p.length, 2 * processors());
+  if (wanted == 0) wanted = vjp_segments_for(channel_blocks, p.length, 2 * multiprocessors());
   wanted = std::max(wanted, p.length / most_vjp_segment + 1);
   p.segment_length = round_up((p.length + wanted - 1) / wanted, selective_scan_block);
   p.segments = (p.length + p.segment_length - 1) / p.segment_length;

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <limits>
 
+#include "ssm/detail/device.cuh"
 #include "ssm/detail/early_launch.cuh"
 #include "ssm/detail/tile_walk.cuh"
 #include "ssm/error.hpp"
@@ -20,29 +21,13 @@ inline index_t divide_up(index_t a, index_t b) {
 
 /// How many blocks fit on the device, if `each` do on one of its multiprocessors.
 inline index_t blocks_of_device(int each) {
-  int device = 0, processors = 0;
-  check(cudaGetDevice(&device), "cudaGetDevice");
-  check(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device),
-        "cudaDeviceGetAttribute");
-  return index_t{processors} * each;
+  return index_t{multiprocessors()} * each;
 }
 
 /// Bytes of shared memory that a block of the pipeline needs.
 template <class Tiles>
 inline constexpr int pipeline_memory =
     static_cast<int>(sizeof(typename Tiles::stage_memory)) * pipeline_stages<Tiles>;
-
-/// Whether blocks of this device may have so much; where none answers nothing will be launched.
-inline bool has_shared_memory(int bytes) {
-  int device = 0, most = 0;
-  if (cudaGetDevice(&device) != cudaSuccess ||
-      cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device) !=
-          cudaSuccess) {
-    (void)cudaGetLastError();
-    return true;
-  }
-  return bytes <= most;
-}
 
 /// How many blocks of the pipeline run on a multiprocessor at a time, at most pipeline_blocks.
 template <class Tiles>
@@ -92,7 +77,7 @@ void launch_blocks(on where, void (*kernel)(Problem), Problem const& p, index_t 
   launch.dynamicSmemBytes = static_cast<std::size_t>(memory);
   launch.stream = where.stream;
   launch.attrs = attributes;
-  launch.numAttrs = early && may_begin_early(kernel, "cudaFuncGetAttributes") ? 2 : 1;
+  launch.numAttrs = early && is_compiled_for_hopper(kernel) ? 2 : 1;
   check(cudaLaunchKernelEx(&launch, kernel, p), "linear_scan: cudaLaunchKernelEx");
 }
 
