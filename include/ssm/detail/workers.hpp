@@ -7,6 +7,7 @@
 #include <cfenv>
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <exception>
 #include <memory>
 #include <mutex>
@@ -45,18 +46,50 @@ bool spin(std::chrono::nanoseconds patience, Condition const& is_over) {
   return false;
 }
 
+/// How a thread rounds and what it traps; <cfenv> takes 0.1 µs to ask and as long to set.
+class rounding {
+ public:
+#if defined(__x86_64__)
+  static rounding current() {
+    rounding now;
+    asm volatile("fnstcw %0" : "=m"(now.x87_));
+    asm volatile("stmxcsr %0" : "=m"(now.sse_));
+    return now;
+  }
+  void adopt() const {  // fnclex, or what was found before would trap now
+    asm volatile("fnclex\n\tfldcw %0\n\tldmxcsr %1" : : "m"(x87_), "m"(sse_));
+  }
+
+ private:
+  std::uint16_t x87_ = 0;
+  std::uint32_t sse_ = 0;
+#else
+  static rounding current() {
+    rounding now;
+    std::fegetenv(&now.all_);
+    return now;
+  }
+  void adopt() const {
+    std::fesetenv(&all_);
+  }
+
+ private:
+  std::fenv_t all_{};
+#endif
+};
+
 /// What a worker is offered.
 struct task {
   void (*run)(void const* with, int who) = nullptr;  ///< no function: the worker's thread ends
   void const* with = nullptr;
   int who = 0;
-  std::fenv_t rounding{};  ///< the caller's, or results would depend on who computes
+  rounding callers{};  ///< or results would depend on who computes
 };
 
 /// A thread that runs one task at a time. Its state counts its turns: each is open until a task is
 /// offered, offered until the worker begins it or the caller takes it back, begun until it is done,
 /// which opens the next turn. So whoever waits knows its own task from later ones.
-class worker {
+class alignas(64) worker {
  public:
   /// Whoever waits, the worker for a task or a caller for its end, sleeps after `patience`.
   explicit worker(std::chrono::nanoseconds patience)
@@ -111,7 +144,7 @@ class worker {
         state = state_.load(std::memory_order_acquire);
       } else if (state_.compare_exchange_strong(state, state + 1, std::memory_order_acq_rel)) {
         if (task_.run == nullptr) return;
-        std::fesetenv(&task_.rounding);
+        task_.callers.adopt();
         task_.run(task_.with, task_.who);
         state = next_turn(state);
         state_.store(state, std::memory_order_release);
@@ -120,9 +153,10 @@ class worker {
     }
   }
 
-  std::chrono::nanoseconds patience_;
+  // In one cache line, the first: what crosses from thread to thread.
   std::atomic<unsigned> state_{open};
   task task_;
+  std::chrono::nanoseconds const patience_;
   std::thread thread_;
 };
 
@@ -144,9 +178,8 @@ class workforce {
   template <class Work>
   void share(int helpers, Work const& work) {
     static_assert(noexcept(work(0)));
-    task shared{
-        [](void const* with, int who) { (*static_cast<Work const*>(with))(who); }, &work, 0, {}};
-    std::fegetenv(&shared.rounding);
+    task const shared{[](void const* with, int who) { (*static_cast<Work const*>(with))(who); },
+                      &work, 0, rounding::current()};
     auto const offers = offer(static_cast<std::size_t>(helpers), shared);
     is_at_work = true;
     work(0);
