@@ -4,6 +4,7 @@
 #pragma once
 
 #include "ssm/detail/device_math.cuh"
+#include "ssm/detail/early_launch.cuh"
 #include "ssm/detail/selective_moments.cuh"
 #include "ssm/detail/selective_vjp_problem.cuh"
 
@@ -68,8 +69,16 @@ class arriving_block {
     float rate[tile::states], sum[tile::states];
 #pragma unroll
     for (int n = 0; n < tile::states; ++n) {
-      rate[n] = has_channel && n < states_ ? p.rate(c, first_state_ + n) : 0.0f;
+      bool const is_there = has_channel && n < states_;  // loads wait for no branch
+      float const A = p.eigenvalue(is_there ? c : block.channel, first_state_ + (is_there ? n : 0));
+      rate[n] = is_there ? A * log2_of_e : 0.0f;
       sum[n] = 0.0f;
+    }
+    if (p.scaling.scales_eigenvalues()) {
+#pragma unroll
+      for (int n = 0; n < tile::states; ++n) {
+        if (has_channel && n < states_) rate[n] = p.rate(c, first_state_ + n);
+      }
     }
     float const bias = has_channel ? p.bias(c) : 0.0f;
     float const factor = has_channel ? p.scaling.step_factor(c) : 0.0f;
@@ -128,14 +137,17 @@ class arriving_block {
 #pragma unroll
     for (int n = 0; n < tile::states; ++n) s.part[warp_][n][lane_] = sum[n];
     __syncthreads();
-    for (int n = warp_; n < states_; n += tile::warps) {
-      if (!has_channel) break;
+    if (!has_channel) return;
+    float* const given = p.arriving + p.segment_state(block.b, blockIdx.y, first_state_, c);
+    float* const decay = p.decay + p.segment_state(block.b, blockIdx.y + 1, first_state_, c);
+#pragma unroll
+    for (int n = 0; n < tile::states; ++n) {
+      if (n % tile::warps != warp_ || n >= states_) continue;
       float total = 0.0f;
       for (auto const& part : s.part) total += part[n][lane_];
-      p.arriving[p.segment_state(block.b, blockIdx.y, first_state_ + n, c)] = total;
       bool const passes = !is_cut && (alive >> n & 1) != 0;
-      p.decay[p.segment_state(block.b, blockIdx.y + 1, first_state_ + n, c)] =
-          passes ? exp2(p.rate(c, first_state_ + n) * walked) : 0.0f;
+      given[n * p.channels] = total;
+      decay[n * p.channels] = passes ? exp2(rate[n] * walked) : 0.0f;
     }
   }
 
@@ -254,6 +266,8 @@ __global__ void __launch_bounds__(moments_tile::threads, 4)
 template <class T>
 __global__ void __launch_bounds__(128)
     fold_back_kernel(__grid_constant__ selective_vjp_problem<T> const p) {
+  wait_for_earlier_kernels();
+  admit_next_kernel();
   index_t const i = blockIdx.x * index_t{blockDim.x} + threadIdx.x;
   index_t const c = i % p.channels, n = i / p.channels % p.states, b = i / p.channels / p.states;
   if (b >= p.batch) return;

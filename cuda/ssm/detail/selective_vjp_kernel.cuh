@@ -2,6 +2,7 @@
 // selective_vjp_kernel.cuh: the gradient of Mamba's operator over one segment of time.
 #pragma once
 
+#include "ssm/detail/early_launch.cuh"
 #include "ssm/detail/selective_vjp_step.cuh"
 
 namespace ssm::gpu::detail {
@@ -10,10 +11,9 @@ namespace ssm::gpu::detail {
 template <class T, packing Packing>
 class selective_vjp_block : selective_vjp_steps<T, Packing> {
   using steps = selective_vjp_steps<T, Packing>;
-  using steps::h_, steps::e_, steps::rate_, steps::to_rate_, steps::to_bias_, steps::to_input_,
-      steps::to_D_;
-  using steps::p, steps::s, steps::block, steps::begin, steps::length, steps::has;
-  using steps::states, steps::together, steps::own_, steps::other_, steps::own_quads_, steps::swap_;
+  using steps::h_, steps::e_, steps::to_rate_, steps::to_bias_, steps::to_input_, steps::to_D_;
+  using steps::p, steps::s, steps::block, steps::begin, steps::length;
+  using steps::together, steps::own_;
   using tile = selective_vjp_tile;
 
  public:
@@ -21,14 +21,16 @@ class selective_vjp_block : selective_vjp_steps<T, Packing> {
 
   /// The states entering each tile.
   __device__ void leave_checkpoints() {
-    this->each_state([&](int c, index_t n, int i) {
-      this->kept(s.own[0], i) =
-          !has(c, n)       ? 0.0f
-          : p.segments > 1 ? p.entering[p.segment_state(block.b, blockIdx.y, n, block.channel + c)]
-                           : p.initial(block.b, block.channel + c, n);
-    });
-    this->get(h_, s.own[0]);
+    auto& states = s.entering[0];
+    if (p.segments > 1) {
+      index_t const first = p.segment_state(block.b, blockIdx.y, p.first_state, block.channel);
+      this->request_states(states, p.entering + first, 1, p.channels);
+    } else {
+      request_states_of(states, p.initial);
+    }
     this->request(0, false);
+    this->receive();
+    this->get(h_, states);
     int i = 0;
 #pragma unroll 1
     for (int t0 = 0; t0 < length; t0 += tile::steps, i ^= 1) {
@@ -36,10 +38,10 @@ class selective_vjp_block : selective_vjp_steps<T, Packing> {
       __syncthreads();
       this->request(t0 + tile::steps, false);
       index_t const number = (begin + t0) / tile::steps;
-      this->put(s.own[0], h_);
-      this->each_state([&](int c, index_t n, int k) {
-        if (!has(c, n)) return;
-        p.checkpoints(block.b, number, n, block.channel + c) = this->kept(s.own[0], k);
+      this->put(states, h_);
+      __syncwarp();
+      this->each_state([&](int n) {
+        p.checkpoints(block.b, number, p.first_state + n, block.channel + own_) = states[n][own_];
       });
 #pragma unroll 1
       for (int k = 0; k < tile::steps; k += together) this->advance(i, k);
@@ -47,67 +49,71 @@ class selective_vjp_block : selective_vjp_steps<T, Packing> {
   }
 
   __device__ void differentiate() {
-    this->each_state([&](int c, index_t n, int i) {
-      this->kept(s.own[0], i) =
-          !has(c, n)       ? 0.0f
-          : p.segments > 1 ? p.arriving[p.walk_state(block.b, (blockIdx.y + 1) * p.walks - 1, n,
-                                                     block.channel + c)]
-                           : p.carry_cotangent(block.b, block.channel + c, n);
-    });
-    this->get(e_, s.own[0]);
     int t0 = (length - 1) / tile::steps * tile::steps;
-    request_states(t0);
+    request_entering(t0);
     this->request(t0, true);
+    wait_for_earlier_kernels();  // all had ended but the one that says what arrives
+    auto& arriving = s.entering[number(t0 + tile::steps) % 2];
+    if (p.segments > 1) {
+      index_t const walk = (blockIdx.y + 1) * p.walks - 1;
+      index_t const first = p.walk_state(block.b, walk, p.first_state, block.channel);
+      this->request_states(arriving, p.arriving + first, 1, p.channels);
+    } else {
+      request_states_of(arriving, p.carry_cotangent);
+    }
+    this->receive();
+    this->get(e_, arriving);
 #pragma unroll 1
     for (; t0 >= 0; t0 -= tile::steps) differentiate_tile(t0);
     leave_sums();
   }
 
  private:
-  static constexpr int entering = 1, next_entering = 2;  // where states are in s.own
+  /// Which of the segment's tiles begins at step t0.
+  __device__ static int number(int t0) {
+    return t0 / tile::steps;
+  }
+
+  template <class View>
+  __device__ void request_states_of(tile::state_rows& to, View const& from) const {
+    this->request_states(to, &from(block.b, block.channel, p.first_state), from.stride(1),
+                         from.stride(2));
+  }
 
   /// Forward to the last four steps, back through them, and from what entered the first four back
   /// through these.
   __device__ void differentiate_tile(int t0) {
     this->store(t0, 0, true);
-    this->get(h_, s.own[next_entering]), this->put(s.own[entering], h_);
     __syncthreads();
     this->request(t0 - tile::steps, true);
-    if (t0 > 0) request_states(t0 - tile::steps);
+    if (t0 > 0) request_entering(t0 - tile::steps);
+    auto const& entering = s.entering[number(t0) % 2];
+    this->get(h_, entering);
     this->advance(0, 0);
 #pragma unroll 1
-    for (int k = together; k >= 0; k -= together) {  // a loop, so that its instructions stay near
-      this->back_and_forth(0, k, [&] {
-        if (k > 0) this->get(h_, s.own[entering]);
-      });
+    for (int k = together;; k -= together) {  // a loop, so that its instructions stay near
+      this->back_and_forth(0, k);
+      if (k == 0) break;
+      this->get(h_, entering);
     }
     this->leave(t0);
     __syncthreads();
     leave_shared(t0);
   }
 
-  /// Ask for the states entering a tile. A channel or state that is not there has those of
-  /// one that is: no gradient hears of them.
-  __device__ void request_states(int t0) const {
-    auto& to = s.own[next_entering];
+  /// Ask for the states entering a tile, each warp for those of its channels.
+  __device__ void request_entering(int t0) const {
+    auto& to = s.entering[number(t0) % 2];
     auto const& from = p.block_states;
-    int const last = block.channels - 1, own = own_ < last ? own_ : last;
-    int const other = other_ < last ? other_ : last;
-    index_t const next = from.stride(2), to_other = (other - own) * from.stride(3);
-    index_t const states_left = p.states - p.first_state;
-    int const left = states_left < tile::states ? static_cast<int>(states_left) : tile::states;
-    float const* const channel =
-        s.block_states + (t0 / tile::steps * from.stride(1) + own * from.stride(3));
+    float const* const first = s.block_states + number(t0) * from.stride(1);
+    if (!p.states_packed) return this->request_states(to, first, from.stride(3), from.stride(2));
+    int const i = static_cast<int>(this->thread()), n = i % 32 / 8;
+    int const c = i / 32 * tile::warp_channels + i % 8 * 4;
+    int const there = c < block.channels ? this->states_there() : 0;
+    float const* four = first + (n * from.stride(2) + c);
 #pragma unroll
-    for (int q = 0; q < states / 4; ++q) {
-      int const n = 4 * (own_quads_ + (q ^ swap_));
-      float const* state = channel + (n < left ? n : left - 1) * next;
-#pragma unroll
-      for (int j = 0; j < 4; ++j) {
-        request_if(true, &to[q][threadIdx.x].x + j, state);
-        request_if(true, &to[states / 4 + q][threadIdx.x].x + j, state + to_other);
-        state += n + j + 1 < left ? next : 0;
-      }
+    for (int k = 0; k < tile::states; k += 4, four += 4 * from.stride(2)) {
+      request_if(n + k < there, reinterpret_cast<uint4*>(&to[n + k][c]), four);
     }
   }
 
@@ -129,22 +135,19 @@ class selective_vjp_block : selective_vjp_steps<T, Packing> {
   }
 
   __device__ void leave_sums() {
-    bool const is_scaled = p.scaling.step.data_handle() != nullptr;
-    float through_rate[2] = {};
-    auto &to_rates = s.own[0], &rates = s.own[1], &cotangents = s.own[2];
-    this->put(to_rates, to_rate_), this->put(rates, rate_), this->put(cotangents, e_);
-    this->each_state([&](int c, index_t n, int i) {
-      if (!has(c, n)) return;
-      float const rate = is_scaled ? p.rate(block.channel + c, n) : this->kept(rates, i);
-      float const to_rate = this->kept(to_rates, i);
-      float& through = through_rate[c == own_ ? 0 : 1];
-      through = fmaf(to_rate, rate, through);
-      p.sums[p.sum_row(block.b, blockIdx.y, n) + block.channel + c] = to_rate * s.factor[c];
+    auto &to_rates = s.entering[0], &cotangents = s.entering[1];
+    this->put(to_rates, to_rate_), this->put(cotangents, e_);
+    __syncwarp();
+    float to_factor = to_input_;
+    this->each_state([&](int n) {
+      float const to_rate = to_rates[n][own_];
+      to_factor = fmaf(to_rate, s.eigenvalues[n][own_], to_factor);
+      p.sums[p.sum_row(block.b, blockIdx.y, p.first_state + n) + block.channel + own_] =
+          to_rate * s.factor[own_];
       if (blockIdx.y == 0) {
-        p.carry_cotangent(block.b, block.channel + c, n) = this->kept(cotangents, i);
+        p.carry_cotangent(block.b, block.channel + own_, p.first_state + n) = cotangents[n][own_];
       }
     });
-    float const to_factor = fmaf(this->over_states(through_rate), 1 / log2_of_e, to_input_);
     if (own_ >= block.channels) return;
     auto const sum = [&](channel_sum which) -> float& {
       index_t const row = p.states + static_cast<int>(which);

@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "ssm/detail/device.cuh"
+#include "ssm/detail/early_launch.cuh"
 #include "ssm/detail/selective_launch.cuh"
 #include "ssm/detail/selective_vjp_arriving.cuh"
 #include "ssm/detail/selective_vjp_kernel.cuh"
@@ -105,9 +106,10 @@ inline unsigned blocks_for(index_t threads, char const* name) {
   return static_cast<unsigned>(blocks);
 }
 
-/// The pass of 16 states that p says.
+/// The pass of 16 states that p says. Right after fold_back_kernel it begins early.
 template <class T>
-void launch_vjp(on where, selective_vjp_problem<T> const& p, bool leaves_checkpoints) {
+void launch_vjp(on where, selective_vjp_problem<T> const& p, bool leaves_checkpoints,
+                bool after_fold) {
   constexpr int shared = sizeof(selective_vjp_tile::shared<T>);
   static_assert(shared <= 99 * 1024, "what a block of sm_86, 89 and 120 may have");
   auto* const kernel = !p.packed      ? selective_vjp_kernel<T, packing::none>
@@ -119,8 +121,13 @@ void launch_vjp(on where, selective_vjp_problem<T> const& p, bool leaves_checkpo
       p.batch * (p.channels / p.group_channels) * blocks_of_group(p, selective_vjp_tile::channels);
   dim3 const grid(blocks_for(blocks * 128, "selective_scan_vjp"),
                   static_cast<unsigned>(p.segments));
-  kernel<<<grid, selective_vjp_tile::threads, shared, where.stream>>>(p, leaves_checkpoints);
-  check(cudaGetLastError(), "selective_vjp_kernel");
+  if (after_fold) {
+    launch_early(where, kernel, grid, selective_vjp_tile::threads, shared, "selective_vjp_kernel",
+                 p, leaves_checkpoints);
+  } else {
+    kernel<<<grid, selective_vjp_tile::threads, shared, where.stream>>>(p, leaves_checkpoints);
+    check(cudaGetLastError(), "selective_vjp_kernel");
+  }
 }
 
 /// Of a tile's channels and states a block, for so many parts of time.
@@ -162,6 +169,15 @@ void launch_arriving(on where, selective_vjp_problem<T> const& p) {
   }
 }
 
+/// Whether the checkpoints of four channels lie at multiples of 16 bytes.
+template <class T>
+bool are_states_packed(selective_vjp_problem<T> const& p) {
+  auto const& states = p.block_states;
+  return states.stride(3) == 1 && p.group_channels % 4 == 0 &&
+         (states.stride(0) | states.stride(1) | states.stride(2)) % 4 == 0 &&
+         reinterpret_cast<std::uintptr_t>(states.data_handle()) % 16 == 0;
+}
+
 template <class T>
 void run_vjp(on where, selective_vjp_problem<T>& p, vjp_memory const& m, float* workspace,
              trajectory_view<float const, memory::device> checkpoints,
@@ -186,30 +202,35 @@ void run_vjp(on where, selective_vjp_problem<T>& p, vjp_memory const& m, float* 
       fold_kernel<T><<<blocks_for(lanes, "fold_kernel"), 128, 0, where.stream>>>(p);
       check(cudaGetLastError(), "fold_kernel");
     }
-    each_pass([&] { launch_vjp(where, p, true); });
+    each_pass([&] { launch_vjp(where, p, true, false); });
   }
   p.block_states = checkpoints;
+  p.states_packed = are_states_packed(p);
   if (p.segments > 1) {
     launch_arriving(where, p);
-    fold_back_kernel<T><<<blocks_for(lanes, "fold_back_kernel"), 128, 0, where.stream>>>(p);
-    check(cudaGetLastError(), "fold_back_kernel");
+    launch_early(where, fold_back_kernel<T>, blocks_for(lanes, "fold_back_kernel"), 128, 0,
+                 "fold_back_kernel", p);
   }
   index_t const rows = p.batch * (p.channels / p.group_channels);
   require<shape_error>(rows <= 65535, "selective_scan_vjp: ", rows,
                        " groups of all rows, expected at most 65535");
-  dim3 const grid(blocks_for(p.length * 2 * selective_vjp_tile::states, "add_shared_kernel"),
-                  static_cast<unsigned>(rows));
+  constexpr int kinds = channel_adder<T>::kinds;
+  index_t const channel_blocks = blocks_for(p.states * p.channels, "selective_vjp_add_kernel");
+  index_t const shared_blocks =
+      p.shared == nullptr
+          ? 0
+          : blocks_for(p.length * 2 * selective_vjp_tile::states, "selective_vjp_add_kernel");
+  shared_gradients<T> const shared{to_B, to_C, blocks_of_group(p, selective_vjp_tile::channels)};
   each_pass([&] {
-    launch_vjp(where, p, false);
-    if (p.shared == nullptr) return;
-    add_shared_kernel<T><<<grid, 128, 0, where.stream>>>(
-        p, {to_B, to_C, blocks_of_group(p, selective_vjp_tile::channels)});
-    check(cudaGetLastError(), "add_shared_kernel");
+    launch_vjp(where, p, false, p.segments > 1 && p.first_state == 0);
+    bool const is_last = p.first_state + selective_vjp_tile::states >= p.states;
+    index_t const blocks =
+        shared_blocks + (is_last ? (kinds * channel_blocks + rows - 1) / rows : 0);
+    if (blocks == 0) return;
+    launch_early(where, selective_vjp_add_kernel<T>,
+                 dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(rows)), 128, 0,
+                 "selective_vjp_add_kernel", p, shared, channels, shared_blocks, channel_blocks);
   });
-  add_channels_kernel<T>
-      <<<dim3(blocks_for(p.states * p.channels, "add_channels_kernel"), channel_adder<T>::kinds),
-         128, 0, where.stream>>>(p, channels);
-  check(cudaGetLastError(), "add_channels_kernel");
 }
 
 }  // namespace ssm::gpu::detail

@@ -19,6 +19,7 @@ struct selective_vjp_problem : selective_problem<T> {
   trajectory_view<float const, memory::device> block_states;  // the checkpoints
   index_t first_state;  // of the up to 16 that a pass is about: gradients of states only add
   bool accumulates;     // to what is there; else gradients are stored over it
+  bool states_packed;   // checkpoints of four channels lie at multiples of 16 bytes
 
   // What arrives is found by so many walks of each segment, side by side.
   index_t walks, walk_length;

@@ -24,13 +24,15 @@ struct selective_vjp_tile {
   static constexpr int quads = 2 * steps * states / 4;  // of B and C
   static_assert(grid::packets == 32 && quads <= threads);
 
-  using thread_states = float4[2 * own_states / 4][threads];
   using row = float[channels];
+  using state_rows = row[states];
 
   template <class T>
   struct shared {
-    thread_states own[3];                        // what is not in registers of a thread's states
-    float4 part[warps][2][2][8][4];              // of B and C in two steps, of four channels
+    state_rows eigenvalues;                      // A'
+    state_rows entering[2];                      // the states entering this tile and the next
+    float4 part[warps][together][2][9][4];       // of B and C, of four channels; row 8 is no
+                                                 // channel's, so that B and C meet no bank twice
     float4 pair[steps][channels / 2];            // Δ before its factor and Δ x, of two channels
     row arriving[steps];                         // the cotangent past the gate
     row xs[steps], slopes[steps], gates[steps];  // slope of Δ, of y's factor; then the gradients of

@@ -24,10 +24,8 @@ class selective_vjp_steps : protected selective_vjp_stage<T, Packing> {
     own_place_ = stage::place_of(own_), other_place_ = stage::place_of(other_);
     own_quads_ = own_ % 2 * states / 4, swap_ = own_ >> 1 & 1;
     D_ = own_ < block.channels && p.first_state == 0 ? p.skip(block.channel + own_) : 0.0f;
-    each_state([&](int c, index_t n, int i) {
-      kept(s.own[0], i) = has(c, n) ? p.rate(block.channel + c, n) * s.factor[c] : 0.0f;
-    });
-    get(rate_, s.own[0]);
+    auto const& A = p.eigenvalue;
+    request_states(s.eigenvalues, &A(block.channel, p.first_state), A.stride(0), A.stride(1));
   }
 
  protected:
@@ -36,36 +34,65 @@ class selective_vjp_steps : protected selective_vjp_stage<T, Packing> {
   static constexpr int states = tile::own_states, together = tile::together;
   using numbers = float[2][states];
 
-  __device__ bool has(int c, index_t n) const { return c < block.channels && n < p.states; }
+  /// How many states this pass is about.
+  __device__ int states_there() const {
+    index_t const left = p.states - p.first_state;
+    return left < tile::states ? static_cast<int>(left) : tile::states;
+  }
 
-  /// What is done once for each of this thread's states is a loop, not many instructions, which
-  /// come from far; it finds its numbers in shared memory. Every fourth lane has its states in
-  /// another order, so that sums over channels cross lanes without selections.
+  /// Ask for a number of each state of this lane's own channel; 0 where there is none.
+  __device__ void request_states(tile::state_rows& to, float const* from, index_t channel,
+                                 index_t state) const {
+    int const there = own_ < block.channels ? states_there() : 0;
+    from += own_ * channel;
+#pragma unroll 4
+    for (int n = 0; n < tile::states; ++n, from += state) {
+      request_if(n < there, &to[n][own_], from);
+    }
+  }
+
+  /// Until all that was asked for is there; and rates.
+  __device__ void receive() {
+    wait_for_requests();
+    if (p.scaling.scales_eigenvalues()) {
+      each_state([&](int n) {
+        float& A = s.eigenvalues[n][own_];
+        A = p.scaling.eigenvalue(block.channel + own_, p.first_state + n, A);
+      });
+    }
+    __syncwarp();
+    get(rate_, s.eigenvalues);
+    float const factor[] = {s.factor[own_], s.factor[other_]};
+#pragma unroll
+    for (int c = 0; c < 2; ++c)
+#pragma unroll
+      for (float& rate : rate_[c]) rate = rate * log2_of_e * factor[c];
+  }
+
+  /// What is done once for each state of this lane's own channel is a loop, not many instructions,
+  /// which come from far; it finds its numbers in shared memory.
   template <class Visit>
-  __device__ void each_state(Visit const& visit) {
+  __device__ void each_state(Visit const& visit) const {
+    if (own_ >= block.channels) return;
+    int const there = states_there();
 #pragma unroll 1
-    for (int i = 0; i < 2 * states; ++i) {
-      int const j = i % states;
-      visit(i < states ? own_ : other_, p.first_state + 4 * own_quads_ + (j ^ 4 * swap_), i);
-    }
-  }
-  __device__ static float& kept(tile::thread_states& numbers, int i) {
-    return (&numbers[i / 4][threadIdx.x].x)[i % 4];
+    for (int n = 0; n < there; ++n) visit(n);
   }
 
-  __device__ static void put(tile::thread_states& to, numbers const& from) {
+  /// This thread's states of both channels. Every fourth lane has its states in another order, so
+  /// that sums over channels cross lanes without selections.
+  __device__ void put(tile::state_rows& to, numbers const& from) const {
 #pragma unroll
-    for (int q = 0; q < 2 * states / 4; ++q) {
-      auto const* const four = &from[q / (states / 4)][q % (states / 4) * 4];
-      to[q][threadIdx.x] = {four[0], four[1], four[2], four[3]};
+    for (int j = 0; j < states; ++j) {
+      auto& row = to[4 * own_quads_ + (j ^ 4 * swap_)];
+      row[own_] = from[0][j], row[other_] = from[1][j];
     }
   }
-  __device__ static void get(numbers& to, tile::thread_states const& from) {
+  __device__ void get(numbers& to, tile::state_rows const& from) const {
 #pragma unroll
-    for (int q = 0; q < 2 * states / 4; ++q) {
-      float4 const four = from[q][threadIdx.x];
-      auto* const first = &to[q / (states / 4)][q % (states / 4) * 4];
-      first[0] = four.x, first[1] = four.y, first[2] = four.z, first[3] = four.w;
+    for (int j = 0; j < states; ++j) {
+      auto const& row = from[4 * own_quads_ + (j ^ 4 * swap_)];
+      to[0][j] = row[own_], to[1][j] = row[other_];
     }
   }
 
@@ -79,15 +106,13 @@ class selective_vjp_steps : protected selective_vjp_stage<T, Packing> {
     }
   }
 
-  /// Four steps of tile i forward from the states that enter them, then back; in the end
-  /// `load_next` may ask for other states.
-  template <class LoadNext>
-  __device__ void back_and_forth(int i, int first, LoadNext const& load_next) {
+  /// Four steps of tile i forward from the states that enter them, then back.
+  __device__ void back_and_forth(int i, int first) {
     unsigned const starts = this->starts(i) >> first;
     if (starts == 0) {
-      back_and_forth<false>(i, first, 0, load_next);
+      back_and_forth<false>(i, first, 0);
     } else {
-      back_and_forth<true>(i, first, starts, load_next);
+      back_and_forth<true>(i, first, starts);
     }
   }
 
@@ -155,8 +180,8 @@ class selective_vjp_steps : protected selective_vjp_stage<T, Packing> {
     }
   }
 
-  template <bool Cut, class LoadNext>
-  __device__ void back_and_forth(int i, int first, unsigned starts, LoadNext const& load_next) {
+  template <bool Cut>
+  __device__ void back_and_forth(int i, int first, unsigned starts) {
     // What a step multiplies by, and the states before the first step and after each.
     float decay[together][2][states], state[together + 1][2][states];
 #pragma unroll
@@ -183,19 +208,18 @@ class selective_vjp_steps : protected selective_vjp_stage<T, Packing> {
     for (int k = together - 1; k >= 0; --k) {
       bool const cut = Cut && (starts >> k & 1);
       inputs next = in;
-      reverse(first + k, cut, in, decay[k], state[k], state[k + 1], [&] {
+      reverse(first, k, cut, in, decay[k], state[k], state[k + 1], [&] {
         if (k > 0) next = inputs_of(i, first + k - 1);
       });
       in = next;
-      if (k == 0) load_next();
-      if (k % 2 == 0) sum_parts(first + k);
     }
+    sum_parts(first);
   }
 
   /// A step back; with `cut`, nothing of the states before it is in it. Loads wait for what was
   /// stored ahead of them, so that `load_ahead` loads for the next step before this one stores.
   template <class LoadAhead>
-  __device__ void reverse(int t, bool cut, inputs const& in, numbers const& decay,
+  __device__ void reverse(int first, int k, bool cut, inputs const& in, numbers const& decay,
                           numbers const& before, numbers const& after,
                           LoadAhead const& load_ahead) {
     auto const& [dy, C, step, input, B, x, slope, gate] = in;
@@ -206,7 +230,7 @@ class selective_vjp_steps : protected selective_vjp_stage<T, Packing> {
       for (int c = 0; c < 2; ++c) y[c] = fmaf(C[j], after[c][j], y[c]);
       part[j] = fmaf(dy[0], after[0][j], dy[1] * after[1][j]);
     }
-    leave_part(1, t, part);
+    leave_part(1, k, part);
     float to_input[2] = {}, to_step[2] = {};
 #pragma unroll
     for (int j = 0; j < states; ++j) {
@@ -223,10 +247,10 @@ class selective_vjp_steps : protected selective_vjp_stage<T, Packing> {
       part[j] = fmaf(g[0], input[0], g[1] * input[1]);
     }
     load_ahead();
-    leave_part(0, t, part);
+    leave_part(0, k, part);
     float const driven = over_states(to_input), driven_x = driven * x, factor = s.factor[own_];
     float const biased = fmaf(driven_x, factor, over_states(to_step) * (1 / log2_of_e)) * slope;
-    int const own = own_ ^ tile::apart(t);
+    int const t = first + k, own = own_ ^ tile::apart(t);
     s.xs[t][own] = fmaf(D_, dy[0], driven * (factor * step[0]));
     s.slopes[t][own] = biased;
     s.gates[t][own] = gate * fmaf(D_, x, over_states(y));
@@ -235,31 +259,31 @@ class selective_vjp_steps : protected selective_vjp_stage<T, Packing> {
     to_D_ = fmaf(dy[0], x, to_D_);
   }
 
-  /// What this thread's channels add to dB or dC of a step; every second lane has four of the
-  /// states.
-  __device__ void leave_part(int which, int t, float (&part)[states]) const {
+  /// What this thread's channels add to dB or dC of step k of four; every second lane has four of
+  /// the states.
+  __device__ void leave_part(int which, int k, float (&part)[states]) const {
 #pragma unroll
     for (int j = 0; j < 4; ++j) part[j] += __shfl_xor_sync(~0u, part[j + 4], 2);
-    s.part[own_ / 32][t % 2][which][own_ % 32 / 4][own_quads_ + swap_] = {part[0], part[1], part[2],
-                                                                          part[3]};
+    s.part[own_ / 32][k][which][own_ % 32 / 4][own_quads_ + swap_] = {part[0], part[1], part[2],
+                                                                      part[3]};
   }
 
-  /// dB and dC of the warp's channels from all lanes' parts of two steps: each lane has two states
-  /// of one.
+  /// dB and dC of the warp's channels from all lanes' parts of four steps: each lane has four
+  /// states of one.
   __device__ void sum_parts(int first) const {
     __syncwarp();
-    int const lane = own_ % 32, n = lane % 8, which = lane / 8 % 2, t = lane / 16;
-    float2 part[8];
+    int const lane = own_ % 32, quad = lane % 4, which = lane / 4 % 2, k = lane / 8;
+    float4 part[8];
 #pragma unroll
-    for (int i = 0; i < 8; ++i) {  // dC in another order, for it shares banks with dB
-      auto const& lanes = s.part[own_ / 32][t][which][i ^ which];
-      part[i] = reinterpret_cast<float2 const*>(lanes)[n];
-    }
+    for (int i = 0; i < 8; ++i) part[i] = s.part[own_ / 32][k][which][i][quad];
 #pragma unroll
     for (int half = 4; half > 0; half /= 2)
 #pragma unroll
-      for (int i = 0; i < half; ++i) part[i].x += part[i + half].x, part[i].y += part[i + half].y;
-    reinterpret_cast<float2*>(s.sums[own_ / 32][first + t][which])[n] = part[0];
+      for (int i = 0; i < half; ++i) {
+        part[i].x += part[i + half].x, part[i].y += part[i + half].y;
+        part[i].z += part[i + half].z, part[i].w += part[i + half].w;
+      }
+    s.sums[own_ / 32][first + k][which][quad] = part[0];
     __syncwarp();
   }
 

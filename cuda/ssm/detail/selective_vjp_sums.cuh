@@ -3,6 +3,7 @@
 // of what channels or steps share.
 #pragma once
 
+#include "ssm/detail/early_launch.cuh"
 #include "ssm/detail/selective_vjp_problem.cuh"
 
 namespace ssm::gpu::detail {
@@ -14,17 +15,15 @@ struct shared_gradients {
   index_t blocks;  // of a group
 };
 
-/// Thread i has element i of (time, B or C, 16 states) of one group of a row.
+/// Add element i of (time, B or C, 16 states) of one group of a row.
 template <class T>
-__global__ void __launch_bounds__(128)
-    add_shared_kernel(__grid_constant__ selective_vjp_problem<T> const p,
-                      __grid_constant__ shared_gradients<T> const to) {
+__device__ void add_shared(selective_vjp_problem<T> const& p, shared_gradients<T> const& to,
+                           index_t row, index_t i) {
   index_t const groups = p.channels / p.group_channels;
   constexpr int states = 16;
   index_t const elements = p.length * 2 * states;  // of one block
-  index_t const i = blockIdx.x * index_t{blockDim.x} + threadIdx.x;
   if (i >= elements) return;
-  index_t const row = blockIdx.y, g = row % groups, b = row / groups;
+  index_t const g = row % groups, b = row / groups;
   float sum = 0.0f;
   float const* from = p.shared + row * to.blocks * elements + i;
 #pragma unroll 8
@@ -42,23 +41,24 @@ struct channel_gradients {
   spectrum_scaling<float, memory::device>::gradient scaling;
 };
 
-/// Block (i, k) adds to the i-th elements of the k-th of channel_gradients: a thread to each, or
-/// all threads to one that is a sum over channels or states.
+/// Block `index` of `blocks` adds to the index-th elements of one of channel_gradients: a thread to
+/// each, or all threads to one that is a sum over channels or states.
 template <class T>
 class channel_adder {
  public:
   static constexpr int threads = 128;
   static constexpr int kinds = 6;
 
-  __device__ channel_adder(selective_vjp_problem<T> const& problem, channel_gradients const& all)
-      : p{problem}, to{all} {}
+  __device__ channel_adder(selective_vjp_problem<T> const& problem, channel_gradients const& all,
+                           index_t index, index_t blocks)
+      : p{problem}, to{all}, index_{index}, blocks_{blocks} {}
 
-  __device__ void run(float (&memory)[threads]) const {
+  __device__ void run(index_t kind, float (&memory)[threads]) const {
     auto const of_channel = [&](auto const& view) {
       return tensor_view<float, 2, memory::device>(view.data_handle(), {p.channels, 1},
                                                    {view.stride(0), 0});
     };
-    switch (blockIdx.y) {
+    switch (kind) {
       case 0:
         return add(to.eigenvalue, memory, [&](index_t c, index_t n) {
           return p.scaling.pull_back(c, n, p.eigenvalue(c, n), sum(n, c), {});
@@ -117,13 +117,13 @@ class channel_adder {
     index_t const rows = over_channels ? 1 : channels, columns = over_states ? 1 : states;
     int const thread = static_cast<int>(threadIdx.x);
     if (!over_channels && !over_states) {
-      index_t const i = blockIdx.x * index_t{threads} + thread;
+      index_t const i = index_ * threads + thread;
       // Neighbouring threads have neighbouring channels, as sums have.
       if (i < rows * columns) p.give(view(i % rows, i / rows), term(i % rows, i / rows));
       return;
     }
     index_t const terms_c = over_channels ? channels : 1, terms_n = over_states ? states : 1;
-    for (index_t i = blockIdx.x; i < rows * columns; i += gridDim.x) {
+    for (index_t i = index_; i < rows * columns; i += blocks_) {
       float sum = 0.0f;
       for (index_t k = thread; k < terms_c * terms_n; k += threads) {
         sum += term(i % rows + k % terms_c, i / rows + k / terms_c);
@@ -141,14 +141,27 @@ class channel_adder {
 
   selective_vjp_problem<T> const& p;
   channel_gradients const& to;
+  index_t index_, blocks_;
 };
 
+/// Blocks (i, row) add to what steps share, for i < shared_blocks; those beyond to what channels
+/// share, channel_blocks of them to each kind.
 template <class T>
 __global__ void __launch_bounds__(128)
-    add_channels_kernel(__grid_constant__ selective_vjp_problem<T> const p,
-                        __grid_constant__ channel_gradients const to) {
+    selective_vjp_add_kernel(__grid_constant__ selective_vjp_problem<T> const p,
+                             __grid_constant__ shared_gradients<T> const to_shared,
+                             __grid_constant__ channel_gradients const to_channels,
+                             index_t shared_blocks, index_t channel_blocks) {
+  wait_for_earlier_kernels();
+  if (blockIdx.x < shared_blocks) {
+    index_t const i = blockIdx.x * index_t{blockDim.x} + threadIdx.x;
+    return add_shared(p, to_shared, blockIdx.y, i);
+  }
+  index_t const i = (blockIdx.x - shared_blocks) * gridDim.y + blockIdx.y;
+  index_t const kind = i / channel_blocks;
+  if (kind >= channel_adder<T>::kinds) return;
   __shared__ float memory[channel_adder<T>::threads];
-  channel_adder<T>(p, to).run(memory);
+  channel_adder<T>(p, to_channels, i % channel_blocks, channel_blocks).run(kind, memory);
 }
 
 }  // namespace ssm::gpu::detail
