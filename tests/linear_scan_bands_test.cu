@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Channels innermost and thousands of them: blocks walk bands of channels through all of time.
-#include "ssm/linear_scan.cuh"
+#include "compiled/linear_scan.cuh"
 
 #include <gtest/gtest.h>
 

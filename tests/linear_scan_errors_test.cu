@@ -2,7 +2,7 @@
 // Views of memory that is not there: an error comes before anything could read it.
 #include <gtest/gtest.h>
 
-#include "ssm/linear_scan.cuh"
+#include "compiled/linear_scan.cuh"
 
 namespace {
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <gtest/gtest.h>
 
-#include "ssm/linear_scan.cuh"
+#include "compiled/linear_scan.cuh"
 #include "ssm/scan.hpp"
 #include "support/device.cuh"
 #include "support/linear_scan_problem.cuh"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "ssm/linear_scan.cuh"
+#include "compiled/linear_scan.cuh"
 
 #include <gtest/gtest.h>
 

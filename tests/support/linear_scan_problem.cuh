@@ -10,7 +10,7 @@
 #include <sstream>
 #include <type_traits>
 
-#include "ssm/linear_scan.cuh"
+#include "compiled/linear_scan.cuh"
 #include "support/guarded_array.cuh"
 #include "support/linear_scan_numbers.cuh"
 

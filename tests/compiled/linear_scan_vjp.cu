@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "compiled/linear_scan.cuh"
+
+namespace ssm::gpu::detail {
+
+template std::size_t run_linear(on, adjoint_call<float>, std::byte*, bool);
+template std::size_t run_linear(on, adjoint_call<double>, std::byte*, bool);
+template std::size_t run_linear(on, adjoint_call<bfloat16>, std::byte*, bool);
+template std::size_t run_linear(on, adjoint_call<complex64>, std::byte*, bool);
+
+}  // namespace ssm::gpu::detail
