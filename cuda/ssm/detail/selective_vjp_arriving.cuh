@@ -64,6 +64,7 @@ class arriving_block {
   }
 
   __device__ void run() {
+    request(begin_);
     bool const has_channel = lane_ < block.channels;
     index_t const c = block.channel + lane_;
     float rate[tile::states], sum[tile::states];
@@ -85,7 +86,6 @@ class arriving_block {
     float walked = 0.0f, rest = 0.0f;  // Σ Δ so far, and what rounding left out of it
     unsigned alive = (1u << states_) - 1;
     bool is_cut = false;
-    request(begin_);
     int number = 0;
 #pragma unroll 1
     for (index_t t0 = begin_; t0 < end_ && alive != 0 && !is_cut; t0 += tile::steps, ++number) {
