@@ -12,6 +12,7 @@
 #include "ssm/detail/linear_brief.cuh"
 #include "ssm/detail/linear_columns.cuh"
 #include "ssm/detail/linear_rows.cuh"
+#include "ssm/detail/linear_rows_engine.cuh"
 #include "ssm/detail/linear_teams_launch.cuh"
 #include "ssm/detail/tile_launch.cuh"
 #include "ssm/execution.cuh"
@@ -226,6 +227,13 @@ std::size_t run_rows(on where, linear_call<T, Step> const& call, std::byte* work
   using small = rows_tiles<T, Step, some, chunks, rows_layout::flat, Reversed>;
   using pitched = rows_tiles<T, Step, some, chunks, rows_layout::pitched, Reversed>;
   if (!is_flat) return run_chain(std::type_identity<pitched>{});
+  if (is_aligned) {
+    using engine = rows_by_engine<T, Step, Reversed>;
+    cut(engine::slots);
+    if (p.walks >= many_walks && allows_engine<engine>(p)) {
+      return walk_by_engine<engine>(where, p, workspace, launches);
+    }
+  }
   cut(flat_walks::slots);
   if (p.walks >= many_walks || p.tiles_in_walk <= few_tiles) {
     return is_aligned ? run_walks<aligned_walks>(where, p, workspace, launches)

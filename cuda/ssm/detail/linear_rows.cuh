@@ -92,12 +92,14 @@ struct rows_tiles {
   static constexpr int workers = Workers, warps = Workers / 32;
   static constexpr int V = rows_packet<T>, J = Chunks, slots = rows_tile_slots<T, Chunks, Workers>;
   static constexpr int steps = J * V;  ///< of a thread
+  static constexpr bool by_engine = Layout == rows_layout::engine;
   static constexpr int delay = 2, ahead = 2;
   static constexpr int pipeline_blocks = all_rows_workers / Workers;  ///< on a multiprocessor
   static constexpr int walk_blocks = sizeof(number) == 4 ? 3 : 2, walk_stages = 3;
 
   struct alignas(tile_alignment) stage_memory {
     T in[Step::inputs][slots];
+    T beyond[V];  ///< the neighbors' packet after the tile, where the copy engine brings it
     tile_map<number> of_warp[warps];  ///< in a pipeline later: of all warps before it
   };
   using state_memory = number;
@@ -150,7 +152,7 @@ struct rows_tiles {
         if (lane >= d && reach >= d * steps) map = then{}(earlier, map);
       }
       result.upto = map;
-      if constexpr (Step::reads_neighbor) result.after_warp = chunk(v, stage, last).after_warp();
+      if constexpr (Step::reads_neighbor) result.after_warp = after_warp(v, stage, last);
       if (lane == 31) stages[stage].of_warp[warp] = {map, reach < 32 * steps};
     });
   }
@@ -201,9 +203,11 @@ struct rows_tiles {
         number const next = j + 1 < J ? in[j + 1 < J ? j + 1 : 0][last][0] : after;
         chunk(v, stage, in_order(j)).run(in[j], next, carry);
       }
-      __syncwarp();
+      if constexpr (!by_engine) {
+        __syncwarp();
 #pragma unroll
-      for (int j = 0; j < J; ++j) chunk(v, stage, side_by_side(j)).store();
+        for (int j = 0; j < J; ++j) chunk(v, stage, side_by_side(j)).store();
+      }
     });
   }
 
@@ -218,9 +222,24 @@ struct rows_tiles {
   }
   /// Where a packet is in shared memory, so that a warp meets all banks either way.
   __device__ static int place(int slot) {
+    static_assert(!by_engine || J % 2 != 0);
+    if constexpr (by_engine && Reversed) return slots - V - slot;
     if constexpr (J % 2 != 0) return slot;
     int const at = slot / V;
     return (at ^ (at / 8 % (J & -J))) * V;
+  }
+
+  /// See rows_chunk. What the engine has brought is there, and is not overwritten.
+  template <class View>
+  __device__ T after_warp(View const& v, int stage, int last) const {
+    if constexpr (by_engine) {
+      auto const& of = stages[stage];
+      int const next = last + V;
+      T const* const from = next < slots ? of.in[Step::inputs - 1] + place(next) : of.beyond;
+      return lane == 31 ? from[Reversed ? V - 1 : 0] : T{};
+    } else {
+      return chunk(v, stage, last).after_warp();
+    }
   }
 
   template <bool Inner>

@@ -14,7 +14,7 @@ struct rows_chunk {
   using view = rows_view<T, Step, Slots, Reversed, Inner>;
   static constexpr int V = rows_packet<T>;
   static constexpr int neighbor = Step::reads_neighbor ? Step::inputs - 1 : -1;
-  static constexpr bool aligned = Layout == rows_layout::aligned;
+  static constexpr bool aligned = Layout == rows_layout::aligned || Layout == rows_layout::engine;
   static constexpr bool flat = Layout != rows_layout::pitched;
 
   view const& v;

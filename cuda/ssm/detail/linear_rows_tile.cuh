@@ -106,8 +106,8 @@ __device__ rows_tile find_tile_in_walk(rows_problem<T, Step> const& p, index_t w
 /// How rows lie in memory. `aligned`: without gaps, every row and array beginning at a multiple of
 /// 16 bytes, so that a packet is one access to one row. `flat`: without gaps, and every array
 /// begins at the same distance from such a multiple, so that a packet is one access. `pitched`:
-/// any.
-enum class rows_layout { aligned, flat, pitched };
+/// any. `engine`: as `aligned`, and tiles lie in shared memory as the copy engine brings them.
+enum class rows_layout { aligned, engine, flat, pitched };
 
 /// The tile as its kernel sees it, with all that is the same for every thread. `Inner`: all slots
 /// are steps in the middle of one row, so nothing has to be asked. `Reversed`: the last row and its

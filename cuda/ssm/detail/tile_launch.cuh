@@ -89,11 +89,13 @@ void launch_tiles(on where, void (*kernel)(Problem), Problem const& p, index_t b
   launch_blocks(where, kernel, p, blocks, threads, memory, together, true);
 }
 
+/// Tiles of walks of which each block has a share of its own; of more it draws.
+inline constexpr index_t few_drawn_tiles = 4096;
+
 /// Launch walks, or not. Returns the bytes of workspace that they need where their tiles are many.
 template <class Tiles>
 std::size_t run_walks(on where, typename Tiles::problem p, std::byte* workspace, bool launches) {
-  constexpr index_t few = 4096;  // tiles of which each block has a share of its own
-  bool const draws = p.tiles > few;
+  bool const draws = p.tiles > few_drawn_tiles;
   auto const slots = static_cast<std::size_t>(p.tiles_in_walk > 1 ? p.walks : 0);
   std::size_t const bytes = draws ? (1 + slots) * sizeof(*p.handed_on) : 0;
   if (!launches) return bytes;

@@ -37,9 +37,10 @@ class walk_share {
   index_t walk_ = blockIdx.x, step_ = 0;
 };
 
-/// Where there are many, walks are cut into parts, each half of what remains, so that blocks end
-/// together however fast each is: they draw the parts in turn, the first ones of all walks before
-/// the second ones, and hand on the state between them. A walk of few tiles is one part.
+/// Where there are many, blocks draw walks in turn, and the last ones are cut into parts, each half
+/// of what remains, so that blocks end together however fast each is: the first parts of those
+/// walks come before the second ones, and the state is handed on between them. A walk of few tiles
+/// is one part.
 template <class Tiles>
 class walk_parts {
  public:
@@ -48,7 +49,9 @@ class walk_parts {
 
   __device__ explicit walk_parts(problem const& p)
       : p_{p},
-        tiles_{p.tiles_in_walk > few ? (p.tiles_in_walk + 1) / 2 : p.tiles_in_walk},
+        whole_{p.walks > cut_walks() ? p.walks - cut_walks() : 0},
+        before_{whole_},
+        tiles_{p.tiles_in_walk},
         left_{p.tiles_in_walk} {
     draw(blockIdx.x);
   }
@@ -72,24 +75,29 @@ class walk_parts {
 
  private:
   static constexpr index_t few = 4;
+  __device__ static index_t cut_walks() { return 2 * index_t{gridDim.x}; }
 
   __device__ index_t next_part() {
     wait_for_earlier_kernels();
     return gridDim.x + static_cast<index_t>(atomicAdd(p_.drawn, 1ull));
   }
   __device__ void draw(index_t number) {
-    step_ = 0;
-    while (tiles_ > 0 && number >= before_ + p_.walks) {
-      before_ += p_.walks, part_ += 1;
+    step_ = 0, walk_ = number;
+    if (number < whole_) return;
+    if (tiles_ == left_ && tiles_ > few) tiles_ = (left_ + 1) / 2;  // from now on parts
+    index_t const walks = p_.walks - whole_;
+    while (tiles_ > 0 && number >= before_ + walks) {
+      before_ += walks, part_ += 1;
       first_ += tiles_, left_ -= tiles_;
       tiles_ = (left_ + 1) / 2;
     }
-    walk_ = number - before_;
+    walk_ = whole_ + number - before_;
   }
 
   problem const& p_;
-  index_t walk_ = 0, before_ = 0;  ///< parts with a lower number than this walk 0's
-  index_t first_ = 0, step_ = 0;
+  index_t whole_;   ///< walks that are not cut
+  index_t before_;  ///< parts with a lower number than those of which one is taken
+  index_t walk_ = 0, first_ = 0, step_ = 0;
   index_t tiles_, left_;  ///< in this part, and from its beginning on
   int part_ = 0;
 };
