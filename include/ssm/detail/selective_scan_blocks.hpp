@@ -106,6 +106,13 @@ struct upcoming {
   }
 };
 
+/// Rows of two views, a step of each at a time.
+struct rows_due {
+  upcoming one, two;
+
+  [[gnu::always_inline]] void fetch() { one.fetch(), two.fetch(); }
+};
+
 /// Packs of a block that are run together, for a tile of time.
 struct pack_range {
   index_t first, last;

@@ -68,13 +68,18 @@ struct selective_scan_vjp_kernel {
     return {view, k.block.b, t, k.block.first + next * Lanes};
   }
 
-  /// Those of inputs, in the order in which differentiate() gets to them: two for each few states.
-  [[gnu::always_inline]] upcoming expected(index_t number, index_t first, index_t v) const {
-    if (number == 0) return expected(k.in.x, first, v);
-    if (number == 1) return expected(k.in.step_size, first, v);
-    if (number == 2) return expected(y_cotangent, first, v);
-    if (number == 3) return expected(k.in.gate, first, v);
-    return {};
+  /// For the loops of differentiate(): inputs of the next packs; last, what deliver() adds to then.
+  [[gnu::always_inline]] rows_due expected(index_t number, index_t first, index_t v) const {
+    index_t const left = k.w.states / few * 2 - number, c = k.block.first + v * Lanes;
+    rows_due both;
+    if (number == 0) both.one = expected(k.in.x, first, v);
+    if (number == 1) both.one = expected(k.in.step_size, first, v);
+    if (number == 2) both.one = expected(y_cotangent, first, v);
+    if (number == 3) both.one = expected(k.in.gate, first, v);
+    if (left == 3) both.two = upcoming(to.step_size, k.block.b, first, c);
+    if (left == 2) both.two = upcoming(to.x, k.block.b, first, c);
+    if (left == 1) both.two = upcoming(to.gate, k.block.b, first, c);
+    return both;
   }
 
   /// Adds the sums over channels of a few packs, each in `kept` lanes, `few` apart. What is summed
@@ -93,7 +98,7 @@ struct selective_scan_vjp_kernel {
   /// gate needs, Σ C h; and dC_t = dy_t h_t.
   template <bool InRange>
   [[gnu::always_inline]] void repeat(index_t count, index_t v, index_t n, rows const& B,
-                                     rows const& C, real const* eigenvalue, upcoming next) const {
+                                     rows const& C, real const* eigenvalue, rows_due next) const {
     pack_t h[few], A[few];
     unrolled<few>([&](auto i) __attribute__((always_inline)) {
       h[i] = pack_t::load(k.w.h + (v * k.w.states + n + i) * Lanes);
@@ -130,7 +135,7 @@ struct selective_scan_vjp_kernel {
   ///   g_t = C_t dy_t + decay_{t+1} g_{t+1};   dB_t = g_t (Δ x)_t,
   ///   d(Δ x)_t = B_t g_t, dz_t = g_t decay_t h_{t-1} for z = Δ A.
   [[gnu::always_inline]] void reverse(index_t count, index_t v, index_t n, rows const& B,
-                                      rows const& C, real const* eigenvalue, upcoming next) const {
+                                      rows const& C, real const* eigenvalue, rows_due next) const {
     index_t const own = (v * k.w.states + n) * Lanes;
     pack_t later[few], to_A[few], A[few];
     unrolled<few>([&](auto i) __attribute__((always_inline)) {
@@ -217,15 +222,12 @@ struct selective_scan_vjp_kernel {
       auto const kept_of = [&](real const* all, index_t t) __attribute__((always_inline)) {
         return pack_t::load(all + start + t * Lanes);
       };
-      auto next_x = expected(to.x, first, v), next_step_size = expected(to.step_size, first, v),
-           next_gate = expected(to.gate, first, v);
       pack_t const D = pack_t::load(k.w.D + offset), factor = pack_t::load(k.w.factor + offset);
       pack_t to_bias(real(0)), to_D(real(0)), to_factor(real(0));
       for (index_t t = 0; t < count; ++t) {
         pack_t const x = x_rows.load(t),
                      to_step = multiply_add(kept_of(g.to_input, t), x, kept_of(g.to_step, t)),
                      to_biased = to_step * factor * kept_of(g.slope, t);
-        next_step_size.fetch();
         to_step_size.add(t, to_biased);
         to_bias += to_biased;
         to_factor = multiply_add(to_step, kept_of(g.step, t), to_factor);
@@ -233,11 +235,9 @@ struct selective_scan_vjp_kernel {
       }
       for (index_t t = 0; t < count; ++t) {
         pack_t const step = kept_of(g.step, t) * factor;
-        next_x.fetch();
         to_x.add(t, multiply_add(D, kept_of(g.arriving, t), kept_of(g.to_input, t) * step));
       }
       for (index_t t = 0; t < count; ++t) {
-        next_gate.fetch();
         to_gate.add(t, kept_of(g.to_gate, t) * kept_of(k.w.sum, t));
       }
       accumulate(g.to_bias + offset, to_bias);
