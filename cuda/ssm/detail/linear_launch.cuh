@@ -230,7 +230,8 @@ std::size_t run_rows(on where, linear_call<T, Step> const& call, std::byte* work
   if (is_aligned) {
     using engine = rows_by_engine<T, Step, Reversed>;
     cut(engine::slots);
-    if (p.walks >= many_walks && allows_engine<engine>(p)) {
+    bool const are_busy = p.walks >= many_walks || fills_device<engine>(p.walks);
+    if (are_busy && allows_engine<engine>(p)) {
       return walk_by_engine<engine>(where, p, workspace, launches);
     }
   }

@@ -174,6 +174,14 @@ __global__ void __launch_bounds__(engine_threads<Tiles>, Tiles::blocks)
 #endif
 }
 
+/// Whether nearly every block has a walk and none has two: 256 rows take 4 to 8 % less time than in
+/// the pipeline, 132 or 300 take more.
+template <class Tiles>
+bool fills_device(index_t walks) {
+  index_t const blocks = blocks_of_device(Tiles::blocks);
+  return walks <= blocks && 16 * walks >= 15 * blocks;
+}
+
 /// Whether there are many tiles and the device has a copy engine.
 template <class Tiles>
 bool allows_engine(typename Tiles::problem const& p) {
