@@ -13,9 +13,13 @@
 
 namespace ssm::gpu::detail {
 
-/// So many bands keep the device busier than tiles of the pipeline do. Up to 66, teams do.
+/// So many bands keep the device busier than tiles of the pipeline do. Up to 66, teams do; of 16
+/// bits up to 120, where there is time for them.
 template <class T, class Step>
-inline constexpr index_t many_bands = sizeof(T) == 2 && Step::inputs == 2 ? 75 : 67;
+index_t many_bands(index_t length) {
+  if (sizeof(T) == 2 && length >= 4096) return 121;
+  return sizeof(T) == 2 && Step::inputs == 2 ? 75 : 67;
+}
 /// Blocks that have fewer steps do not drift far apart.
 inline constexpr index_t few_band_steps = 1024;
 
@@ -35,7 +39,8 @@ template <class T, class Step>
 bool allows_bands(columns_problem<T, Step> const& p) {
   constexpr index_t most = std::numeric_limits<std::int32_t>::max() / 4;
   index_t const bands = divide_up(p.channels, band_channels) * p.outer;
-  bool all = bands >= many_bands<T, Step> && bands < most && p.length < most && p.channels < most;
+  bool all = bands >= many_bands<T, Step>(p.length) && bands < most && p.length < most &&
+             p.channels < most;
   for (auto const& array : p.in) all = all && has_boxes(array, p.outer);
   for (auto const& array : p.out) all = all && has_boxes(array, p.outer);
   return all && is_compiled_for_hopper(bands_kernel<T, Step>) &&

@@ -44,8 +44,7 @@ __global__ void __launch_bounds__(team_threads<Tiles, Chained>, 16 / Tiles::warp
     for (int round = 0; round < memory_type::rounds; ++round) {
       block.maps(round).init();
       block.states(round).init();
-      block.announce_maps(round);
-      block.announce_states(round);
+      block.announce(round);
       memory.has_found[round].init(1);
     }
     if constexpr (Tiles::is_brought) {
@@ -54,13 +53,14 @@ __global__ void __launch_bounds__(team_threads<Tiles, Chained>, 16 / Tiles::warp
     publish_barriers();
   }
   meet_cluster();
+  constexpr int lanes = team_lanes<Tiles, Chained>;
   int const role = tiles.warp - Tiles::warps;
   if (role < 0) {
     block.work();
-  } else if (role == 0) {
-    block.compose_warps();
-  } else if (role == 1) {
-    Chained ? block.walk_rounds() : block.walk();
+  } else if (role < lanes) {
+    block.compose_warps(role * 32 + tiles.lane);
+  } else if (role < 2 * lanes) {
+    Chained ? block.walk_rounds() : block.walk((role - lanes) * 32 + tiles.lane);
   } else if (role == 2 && Tiles::is_brought) {
     block.carry();
   } else if (role == 2 + Tiles::is_brought) {

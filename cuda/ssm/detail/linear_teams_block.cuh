@@ -34,22 +34,23 @@ struct team_block {
   __device__ map& of_block(int round, int b, int c) const {
     return memory.of_block[round % R][b * share + c];
   }
-  __device__ void announce_maps(int round) const {
-    maps(round).announce(blocks * own * static_cast<int>(sizeof(map)));
-  }
-  __device__ void announce_states(int round) const {
-    states(round).announce(width * static_cast<int>(sizeof(number)));
+  /// That the maps and states of another round will come.
+  __device__ void announce(int slot) const {
+    memory.maps_are_here[slot].announce(blocks * own * static_cast<int>(sizeof(map)));
+    memory.states_are_here[slot].announce(width * static_cast<int>(sizeof(number)));
   }
   __device__ unsigned tile(int round) const {
     return static_cast<unsigned>((round * teams + turn) * blocks + rank);
   }
 
-  __device__ void meet_workers() const { meet<Tiles::workers + 32>(1); }
+  __device__ void meet_workers() const {
+    meet<Tiles::workers + 32 * team_lanes<Tiles, Chained>>(1);
+  }
 
-  __device__ packet<map> fold(int round) const {
-    int const row = width / P, stage = round % S;  // lanes of a part
-    auto upto = tiles.is_inner(tile(round)) ? tiles.template fold<true>(tile(round), stage)
-                                            : tiles.template fold<false>(tile(round), stage);
+  __device__ packet<map> fold(int round, unsigned tile, int stage) const {
+    int const row = width / P;  // lanes of a part
+    auto upto = tiles.is_inner(tile) ? tiles.template fold<true>(tile, stage)
+                                     : tiles.template fold<false>(tile, stage);
     for (int d = row; d < 32; d *= 2) {
       auto const earlier = from_lane(upto, lane - d);
 #pragma unroll
@@ -67,18 +68,24 @@ struct team_block {
   }
 
   __device__ void work() const {
-    auto const request = [&](int round) {
+    Tiles own_tiles = tiles;  // which know where they are
+    int const apart = teams * blocks;
+    if constexpr (!Tiles::is_brought) own_tiles.begin(tile(0), apart);
+    auto const request = [&](int round, unsigned tile, int stage) {
       if constexpr (!Tiles::is_brought) {
-        if (round < rounds) tiles.request(tile(round), round % S);
+        if (round < rounds) own_tiles.request(tile, stage);
         end_of_requests();
       }
     };
-    for (int round = 0; round < A; ++round) request(round);
+    for (int round = 0; round < A; ++round) request(round, tile(round), round);
+    int folded = 0, ready_stage = A;  // of the tiles that are folded and run
+    int slot = R - D;                 // of what enters the latter
+    unsigned phase = 1, now = tile(0);
     packet<map> before[D + 1];  // of the thread's part in its warp, then in its tile
     for (int round = 0; round < rounds + D; ++round) {
       if (round < rounds) {
         wait_for_tile(round);
-        before[0] = fold(round);
+        before[0] = fold(round, now, folded);
       }
       meet_workers();
       if (round > 0 && round <= rounds) {
@@ -91,25 +98,27 @@ struct team_block {
       int const ready = round - D;
       if (ready >= 0) {
         auto const enter = [&] {
-          states(ready).wait(parity(ready));
+          memory.states_are_here[slot].wait(phase);
           packet<number> state;
 #pragma unroll
           for (int c = 0; c < P; ++c) {
-            state.of[c] = before[D].of[c](memory.entering[ready % R][tiles.channel() + c]);
+            state.of[c] = before[D].of[c](memory.entering[slot][tiles.channel() + c]);
           }
           return state;
         };
-        if (tiles.is_inner(tile(ready))) {
-          tiles.template run<true>(tile(ready), ready % S, enter);
+        unsigned const tile = now - static_cast<unsigned>(D * apart);
+        if (tiles.is_inner(tile)) {
+          own_tiles.template run<true>(tile, ready_stage, enter);
         } else {
-          tiles.template run<false>(tile(ready), ready % S, enter);
+          own_tiles.template run<false>(tile, ready_stage, enter);
         }
-        if (threadIdx.x == 0) {
-          announce_maps(ready);
-          announce_states(ready);
-        }
+        if (threadIdx.x == 0) announce(slot);
       }
-      request(round + A);
+      request(round + A, now + static_cast<unsigned>(A * apart), ready_stage);
+      now += static_cast<unsigned>(apart);
+      if (++folded == S) folded = 0;
+      if (++ready_stage == S) ready_stage = 0;
+      if (++slot == R) slot = 0, phase ^= 1;
 #pragma unroll
       for (int d = D; d > 0; --d) before[d] = before[d - 1];
     }
@@ -140,20 +149,20 @@ struct team_block {
   }
 
   /// A lane for each channel: what the warps before a warp are, and the whole for all of the team.
-  __device__ void compose_warps() const {
+  __device__ void compose_warps(int channel) const {
     unsigned seen = ~0u;
     for (int round = 0; round < rounds + D; ++round) {
-      if (!Chained && lane == 0 && round < rounds) p.pace.wait(round - team_slack, seen);
+      if (!Chained && channel == 0 && round < rounds) p.pace.wait(round - team_slack, seen);
       meet_workers();
-      if (!Chained && lane == 0 && round < rounds) {
+      if (!Chained && channel == 0 && round < rounds) {
         p.pace.reach(round);
         seen = p.pace.look(round + 1 - team_slack);  // comes while maps are composed
       }
-      if (round >= rounds || lane >= width) continue;
+      if (round >= rounds || channel >= width) continue;
       auto& of_warp = memory.of_warp[round % 2];
       map own[warps], upto{};
 #pragma unroll
-      for (int w = 0; w < warps; ++w) own[w] = of_warp[w][lane];
+      for (int w = 0; w < warps; ++w) own[w] = of_warp[w][channel];
 #pragma unroll
       for (int w = 0; w < warps; ++w) {
         auto const before = upto;
@@ -161,18 +170,18 @@ struct team_block {
         own[w] = before;
       }
       if (Chained) {
-        int const owner = lane / share, c = lane - owner * share;
+        int const owner = channel / share, c = channel - owner * share;
         maps(round).send(upto, &of_block(round, rank, c), owner);
       } else {
-        for (int b = 0; b < blocks; ++b) maps(round).send(upto, &of_block(round, rank, lane), b);
+        for (int b = 0; b < blocks; ++b) maps(round).send(upto, &of_block(round, rank, channel), b);
       }
 #pragma unroll
-      for (int w = 0; w < warps; ++w) of_warp[w][lane] = own[w];  // others wait for what is sent
+      for (int w = 0; w < warps; ++w) of_warp[w][channel] = own[w];  // others wait for what is sent
     }
   }
 
   /// One team: a lane for each channel walks through time.
-  __device__ void walk() const;
+  __device__ void walk(int channel) const;
 
   // Many teams, for the channels of which this block finds out what enters.
   /// A lane for each publishes what the team folded.

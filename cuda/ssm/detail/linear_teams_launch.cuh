@@ -111,6 +111,15 @@ index_t team_words(typename Tiles::problem const& p) {
   return p.bands * ((p.length + steps - 1) / steps + most_teams_of_band) << p.width_bits;
 }
 
+/// The same in bands of up to so many channels, a power of two.
+template <class Problem>
+Problem in_bands_of(int width, Problem p) {
+  while (1 << p.width_bits < width && index_t{1} << p.width_bits < p.channels) ++p.width_bits;
+  p.across = divide_up(p.channels, index_t{1} << p.width_bits);
+  p.bands = p.outer * p.across;
+  return p;
+}
+
 /// Launch teams if the device has them and is kept busy by them.
 template <class Tiles>
 bool run_teams(on where, typename Tiles::problem const& p, std::byte* workspace) {
@@ -121,9 +130,16 @@ bool run_teams(on where, typename Tiles::problem const& p, std::byte* workspace)
   if constexpr (!Tiles::is_brought) {
     int const processors = multiprocessors();
     if (!allows_teams<Tiles, false>()) return false;
-    auto const one = one_team_a_band<Tiles>(p.bands, processors);
-    if (3 * p.bands * one.blocks >= 2 * processors) {
-      launch_teams<Tiles, false>(where, p, one, workspace);
+    auto const wide = in_bands_of(Tiles::most_width, p);
+    auto const one = one_team_a_band<Tiles>(p.bands, processors),
+               one_wide = one_team_a_band<Tiles>(wide.bands, processors);
+    bool const is_wide = wide.bands * one_wide.blocks >= p.bands * one.blocks;
+    auto const& own = is_wide ? wide : p;
+    auto const shape = is_wide ? one_wide : one;
+    // Half of the device with wide bands is faster than all else that runs there.
+    index_t const least = own.width_bits > 5 ? processors / 2 : 2 * processors / 3;
+    if (own.bands * shape.blocks >= least) {
+      launch_teams<Tiles, false>(where, own, shape, workspace);
       return true;
     }
   }

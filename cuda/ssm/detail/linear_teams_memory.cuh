@@ -13,12 +13,17 @@ inline constexpr int most_blocks_of_team = 8;
 /// Teams of a band, at most so many.
 inline constexpr int most_teams_of_band = 16;
 
+/// Channels of a band, at most so many.
+template <class Tiles, bool Chained>
+inline constexpr int team_width = Chained ? 32 : Tiles::most_width;
+
 /// Tiles in shared memory: as many as there is room for beside what blocks send each other, and as
 /// gain anything.
 template <class Tiles, bool Chained>
 inline constexpr int team_stages = [] {
   constexpr int map = sizeof(affine_map<typename Tiles::number>),
-                beside = 2 * 32 * Tiles::warps * map + (Chained ? 1024 : 1920) * map;
+                width = team_width<Tiles, Chained>,
+                beside = (2 * width * Tiles::warps + (Chained ? 1024 : 60 * width)) * map;
   constexpr int fitting =
       (227 * 1024 - beside) / static_cast<int>(sizeof(typename Tiles::stage_memory));
   constexpr int most = Chained ? 8 : 5;
@@ -39,13 +44,14 @@ struct team_memory {
   static constexpr int delay = team_delay<Tiles, Chained>;
   static constexpr int rounds = Chained ? delay + 2 : 2 * delay + 2;
   /// Of all blocks, for the channels that this block cares for.
-  static constexpr int maps = Chained ? 32 + most_blocks_of_team : 32 * most_blocks_of_team;
+  static constexpr int width = team_width<Tiles, Chained>;
+  static constexpr int maps = Chained ? width + most_blocks_of_team : width * most_blocks_of_team;
 
   typename Tiles::stage_memory stages[team_stages<Tiles, Chained>];
-  map of_warp[2][Tiles::warps][32];  ///< in a round: later of all warps before it
+  map of_warp[2][Tiles::warps][width];  ///< in a round: later of all warps before it
   map of_block[rounds][maps];
-  typename Tiles::number entering[rounds][32];  ///< the block's tile
-  typename Tiles::number entering_team[16];     ///< for the block's channels
+  typename Tiles::number entering[rounds][width];  ///< the block's tile
+  typename Tiles::number entering_team[16];        ///< for the block's channels
   /// What lies between the team's last round and this one, for the block's channels.
   struct {
     map of_others[16];     ///< of other teams
@@ -56,10 +62,14 @@ struct team_memory {
   barrier has_found[rounds];
 };
 
-/// Warps beside the workers: one composes what they folded, one walks through the rounds, one has
+/// Warps that have a lane for each channel.
+template <class Tiles, bool Chained>
+inline constexpr int team_lanes = team_width<Tiles, Chained> / 32;
+/// Warps beside the workers: some compose what they folded, some walk through the rounds, one has
 /// tiles brought; where teams are chained, one publishes their maps and others look back.
 template <class Tiles, bool Chained>
-inline constexpr int team_helpers = 2 + Tiles::is_brought + (Chained ? 4 : 0);
+inline constexpr int team_helpers = 2 * team_lanes<Tiles, Chained> + Tiles::is_brought +
+                                    (Chained ? 4 : 0);
 template <class Tiles, bool Chained>
 inline constexpr int team_threads = Tiles::workers + 32 * team_helpers<Tiles, Chained>;
 

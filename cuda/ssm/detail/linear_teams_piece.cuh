@@ -26,6 +26,7 @@ struct team_pieces {
   static constexpr int ahead = 3;  ///< rounds; with 2 all waited for what is brought
   static constexpr int size = static_cast<int>(sizeof(T)), V = 16 / size;
   static constexpr int warps = 16, workers = 32 * warps;
+  static constexpr int most_width = 32;
   static constexpr int P = Even && size == 2 ? 2 : 1;
   static constexpr int S = Even                             ? 11 - 2 * Step::inputs
                            : size == 2                      ? 16 / (Step::inputs - 1)

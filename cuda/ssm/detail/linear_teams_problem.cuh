@@ -22,8 +22,6 @@ struct team_problem : columns_problem<T, Step> {
 /// after them, so nothing has to be asked.
 template <class T, class Step, bool Inner>
 struct team_tile {
-  T const* in[Step::inputs];  ///< of its first step and channel; a neighbor is a step further
-  T* out[Step::outputs];
   int count;  ///< of steps, where not all are there
   int end;    ///< the row's last step, counted from the tile's first; far away if not in it
 

@@ -8,17 +8,17 @@ namespace ssm::gpu::detail {
 
 /// One team: a lane for each channel walks through time.
 template <class Tiles, bool Chained>
-__device__ void team_block<Tiles, Chained>::walk() const {
-  if (lane >= width) return;
-  number state = tiles.initial(lane);
+__device__ void team_block<Tiles, Chained>::walk(int channel) const {
+  if (channel >= width) return;
+  number state = tiles.initial(channel);
   for (int round = 0; round < rounds; ++round) {
     maps(round).wait(parity(round));
     number own = state;
     for (int b = 0; b < blocks; ++b) {
       if (b == rank) own = state;
-      state = of_block(round, b, lane)(state);
+      state = of_block(round, b, channel)(state);
     }
-    states(round).send(own, &memory.entering[round % R][lane], rank);
+    states(round).send(own, &memory.entering[round % R][channel], rank);
   }
 }
 

@@ -18,7 +18,8 @@ struct team_tiles {
   using number = accumulator_t<T>;
   using problem = team_problem<T, Step>;
   static constexpr bool is_brought = false;
-  static constexpr int ahead = 2;  ///< rounds
+  static constexpr int most_width = sizeof(T) == 2 ? 64 : 32;  ///< channels: of 16 bits a line
+  static constexpr int ahead = 2;                              ///< rounds
   static constexpr int size = static_cast<int>(sizeof(T)), V = 16 / size;
   static constexpr int warps = 16, workers = 32 * warps;
   static constexpr int P = size <= 4 ? 2 : 1, S = 2 * V / P;
@@ -35,23 +36,35 @@ struct team_tiles {
   stage_memory* stages;
   index_t outer, first_channel;
   int lane = static_cast<int>(threadIdx.x % 32), warp = static_cast<int>(threadIdx.x / 32);
-  /// Where the thread asks for and stores its first packet of tile 0, and from tile to tile.
-  T const* first_in[Step::inputs];
-  index_t in_tile[Step::inputs];
-  T* first_out[Step::outputs];
-  index_t out_tile[Step::outputs];
+  /// Where the thread asks for and stores its first packet of its next tile, and from tile to tile.
+  T const* next_in[Step::inputs];
+  index_t in_pace[Step::inputs];
+  T* next_out[Step::outputs];
+  index_t out_pace[Step::outputs];
+  int asks_here, runs_here;  ///< whether it has these channels
 
   __device__ team_tiles(problem const& all, stage_memory* memory, index_t o, index_t c)
-      : p(all), stages(memory), outer(o), first_channel(c) {
+      : p(all), stages(memory), outer(o), first_channel(c) {}
+
+  /// From now on `first_tile` and those that are so far apart are asked for, and run, in this
+  /// order.
+  __device__ void begin(unsigned first_tile, int apart) {
+    index_t const first = index_t{first_tile} * most_steps(), pace = index_t{apart} * most_steps();
     for (int k = 0; k < Step::inputs; ++k) {
-      first_in[k] =
-          p.in[k].at(outer, request_step() + (k == neighbor), first_channel) + request_channel();
-      in_tile[k] = most_steps() * p.in[k].time;
+      next_in[k] = p.in[k].at(outer, first + request_step() + (k == neighbor), first_channel) +
+                   request_channel();
+      in_pace[k] = pace * p.in[k].time;
     }
     for (int k = 0; k < Step::outputs; ++k) {
-      first_out[k] = p.out[k].at(outer, first_step(), first_channel) + channel();
-      out_tile[k] = most_steps() * p.out[k].time;
+      next_out[k] = p.out[k].at(outer, first + first_step(), first_channel) + channel();
+      out_pace[k] = pace * p.out[k].time;
     }
+    asks_here = first_channel + request_channel() < p.channels;
+    runs_here = first_channel + channel() < p.channels;
+    // Or the compiler computes them again in each round, which took 7 % longer.
+    asm volatile("" : "+r"(asks_here), "+r"(runs_here));
+    for (auto& pace_of_one : in_pace) asm volatile("" : "+l"(pace_of_one));
+    for (auto& pace_of_one : out_pace) asm volatile("" : "+l"(pace_of_one));
   }
 
   __device__ int width() const { return 1 << p.width_bits; }
@@ -65,7 +78,6 @@ struct team_tiles {
     return (warp * parts() + row % parts()) * S + row / parts();
   }
   __device__ int request_channel() const { return (lane * V) & (width() - 1); }
-  __device__ bool is_here() const { return first_channel + channel() < p.channels; }
 
   __device__ int most_steps() const { return steps_of_all >> p.width_bits; }
 
@@ -75,10 +87,6 @@ struct team_tiles {
   template <bool Inner>
   __device__ team_tile<T, Step, Inner> find(unsigned i) const {
     team_tile<T, Step, Inner> at;
-    for (int k = 0; k < Step::inputs; ++k) {
-      at.in[k] = first_in[k] + i * in_tile[k];
-    }
-    for (int k = 0; k < Step::outputs; ++k) at.out[k] = first_out[k] + i * out_tile[k];
     if (!Inner) {
       index_t const left = p.length - index_t{i} * most_steps();
       at.count = left <= 0 ? 0 : left < most_steps() ? static_cast<int>(left) : most_steps();
@@ -88,26 +96,26 @@ struct team_tiles {
   }
 
   /// Each warp asks for its own parts.
-  __device__ void request(unsigned tile, int stage) const {
+  __device__ void request(unsigned tile, int stage) {
     is_inner(tile) ? request(find<true>(tile), stage) : request(find<false>(tile), stage);
   }
   template <bool Inner>
-  __device__ void request(team_tile<T, Step, Inner> const& at, int stage) const {
+  __device__ void request(team_tile<T, Step, Inner> const& at, int stage) {
     __syncwarp();  // all lanes have read what this overwrites
-    bool const here = first_channel + request_channel() < p.channels;
+    T* const to = stages[stage].in[0][warp] + lane * V;
 #pragma unroll
     for (int k = 0; k < Step::inputs; ++k) {
       int const steps = at.steps(most_steps());
       int const end = k == neighbor && at.last() < steps ? at.last() : steps;
-      T* const to = stages[stage].in[k][warp];
-      T const* from = at.in[k];
+      T const* from = next_in[k];
 #pragma unroll
       for (int j = 0; j < P * S / V; ++j) {
-        if ((Inner || request_step() + j * (V / P) < end) && here) {
-          request_bytes<16>(to + (j * 32 + lane) * V, from);
+        if ((Inner || request_step() + j * (V / P) < end) && asks_here) {
+          request_bytes<16>(to + k * (warps * room) + j * (32 * V), from);
         }
         from += V / P * p.in[k].time;
       }
+      next_in[k] += in_pace[k];
     }
   }
 
@@ -130,15 +138,15 @@ struct team_tiles {
 
   /// `enter` waits for the states that enter the thread's part.
   template <bool Inner, class Enter>
-  __device__ void run(unsigned tile, int stage, Enter const& enter) const {
+  __device__ void run(unsigned tile, int stage, Enter const& enter) {
     auto const at = find<Inner>(tile);
     packet<T> in[S][Step::inputs];
     read(stage, in);  // all of it before the first store, which may be to anywhere
     auto carry = enter();
-    if (is_here()) {
+    if (runs_here) {
       T* to[Step::outputs];
 #pragma unroll
-      for (int k = 0; k < Step::outputs; ++k) to[k] = at.out[k];
+      for (int k = 0; k < Step::outputs; ++k) to[k] = next_out[k];
       for_each_step(at, [&](int i) {
         packet<T> out[Step::outputs];
         packet<number> numbers[Step::inputs];
@@ -168,6 +176,8 @@ struct team_tiles {
         }
       }
     }
+#pragma unroll
+    for (int k = 0; k < Step::outputs; ++k) next_out[k] += out_pace[k];
   }
 
   __device__ number initial(int c) const {
