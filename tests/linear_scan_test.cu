@@ -116,7 +116,7 @@ TEST(LinearScan, CarriesStatesAlongManyRowsAndManyBandsOfChannels) {
         of.shape = {500, 2 * rows_tile_length<T, step> + more, 1};
         expect_states<T>(of.all(rows));
       }
-      expect_states<T>(of.all(shifted_rows));
+      for (auto const& how : {shifted_rows, pitched_rows}) expect_states<T>(of.all(how));
       for (index_t const channels : {4104, 10504}) {
         of.shape = {1, 3 * columns_tile_length<T, step>(channels) + 5, channels};
         expect_states<T>(of.all(columns));
@@ -131,7 +131,7 @@ TEST(LinearScan, CarriesStatesAlongManyRowsAndManyBandsOfChannels) {
 TEST(LinearScan, HandsStatesFromPartToPartOfRows) {
   SSM_SKIP_WITHOUT_DEVICE();
   linear_case of{.shape = {600, 7 * rows_tile_length<float, step> + 5, 1}, .kind = gates::units};
-  expect_states<float>(of.all(rows));
+  for (auto const& how : {rows, pitched_rows}) expect_states<float>(of.all(how));
   of.shape[1] = 7 * rows_tile_length<complex64, step> + 8;
   of.order = direction::backward;
   expect_states<complex64>(of.all(rows));

@@ -31,6 +31,10 @@ inline constexpr layout shifted_rows{"rows from element 1 on", rows.strides, 1};
 inline constexpr layout pitched_rows{"rows with gaps", [](index_t, index_t l, index_t c) {
                                        return strides_of{(l + 3) * c, 1, l + 3};
                                      }};
+inline constexpr layout padded_rows{"rows padded to 16 bytes", [](index_t, index_t l, index_t c) {
+                                      index_t const pitch = (l + 15) / 8 * 8;
+                                      return strides_of{pitch * c, 1, pitch};
+                                    }};
 inline constexpr layout rows_apart{
     // a batch does not follow from the rows before it
     "rows with gaps between batches", [](index_t, index_t l, index_t c) {

@@ -11,8 +11,8 @@
 #include "ssm/detail/linear_bands_launch.cuh"
 #include "ssm/detail/linear_brief.cuh"
 #include "ssm/detail/linear_columns.cuh"
-#include "ssm/detail/linear_rows.cuh"
 #include "ssm/detail/linear_rows_engine.cuh"
+#include "ssm/detail/linear_rows_single.cuh"
 #include "ssm/detail/linear_teams_launch.cuh"
 #include "ssm/detail/tile_launch.cuh"
 #include "ssm/execution.cuh"
@@ -189,26 +189,31 @@ std::size_t run_rows(on where, linear_call<T, Step> const& call, std::byte* work
   auto const misplaced = [&](auto const& array) {  // elements past a line
     return static_cast<index_t>(reinterpret_cast<std::uintptr_t>(array.data) / sizeof(T)) % line;
   };
-  index_t const lead = misplaced(call.in[0]);
-  bool is_flat = true;
+  index_t const lead = misplaced(call.out[0]), own_pitch = pitch(call.out[0]);
+  bool is_flat = true, has_gaps = false;
   auto const give = [&](auto const& from, auto& data, index_t& data_pitch) {
     data = from.data;
     data_pitch = pitch(from);
-    is_flat = is_flat && data_pitch == p.length && misplaced(from) % V == lead % V;
+    is_flat = is_flat && (data_pitch - own_pitch) % V == 0 && (misplaced(from) - lead) % V == 0;
+    has_gaps = has_gaps || data_pitch != p.length;
   };
-  for (int k = 0; k < Step::inputs; ++k) give(call.in[k], p.in[k], p.in_pitch[k]);
+  for (int k = 0; k < Step::inputs; ++k) {
+    give(call.in[k], p.in[k], p.in_pitch[k]);
+    p.in_span[k] = (p.rows - 1) * p.in_pitch[k] + p.length;
+  }
   for (int k = 0; k < Step::outputs; ++k) give(call.out[k], p.out[k], p.out_pitch[k]);
   p.initial = call.initial.data, p.initial_pitch = pitch(call.initial);
   p.final = call.final.data, p.final_pitch = pitch(call.final);
   p.edge = call.edge.data, p.edge_pitch = pitch(call.edge);
 
-  constexpr int chunks = Step::inputs == 2 ? 3 : 2;
-  index_t const steps = p.rows * p.length;
-  bool const is_aligned = is_flat && lead % V == 0 && p.length % V == 0;
-  if (is_flat) p.front = Reversed ? (line - (lead + steps) % line) % line : lead;
-  index_t const most_front = p.front == 0 && p.length % line == 0 ? 0 : line - 1;
+  constexpr int chunks = Step::inputs == 2 ? 3 : 2, few_rows = 16;
+  // Short rows with gaps between them share tiles, step by step.
+  if (has_gaps && p.length * few_rows < rows_tile_slots<T, chunks>) is_flat = false;
+  bool const is_aligned = is_flat && lead % V == 0 && p.length % V == 0 && own_pitch % V == 0;
+  if (is_flat) p.front = Reversed ? -(lead + (p.rows - 1) * own_pitch + p.length) : lead;
+  index_t const most_front = p.front % line == 0 && own_pitch % line == 0 ? 0 : line - 1;
   auto const cut = [&](index_t slots) {  // into tiles of so many
-    p.walk_rows = std::max<index_t>(1, (slots - most_front) / p.length);
+    p.walk_rows = is_flat && has_gaps ? 1 : std::max<index_t>(1, (slots - most_front) / p.length);
     p.walks = divide_up(p.rows, p.walk_rows);
     p.inverse_walks = 1 / static_cast<double>(p.walks);
     p.tiles_in_walk = divide_up(most_front + p.walk_rows * p.length, slots);
@@ -222,7 +227,7 @@ std::size_t run_rows(on where, linear_call<T, Step> const& call, std::byte* work
 
   constexpr int some = rows_workers, all = all_rows_workers;
   using aligned_walks = rows_tiles<T, Step, some, chunks, rows_layout::aligned, Reversed>;
-  using flat_walks = rows_tiles<T, Step, some, chunks, rows_layout::flat, Reversed>;
+  using single_walks = single_row_tiles<T, Step, some, chunks, Reversed>;
   using large = rows_tiles<T, Step, all, chunks, rows_layout::flat, Reversed>;
   using small = rows_tiles<T, Step, some, chunks, rows_layout::flat, Reversed>;
   using pitched = rows_tiles<T, Step, some, chunks, rows_layout::pitched, Reversed>;
@@ -235,10 +240,13 @@ std::size_t run_rows(on where, linear_call<T, Step> const& call, std::byte* work
       return walk_by_engine<engine>(where, p, workspace, launches);
     }
   }
-  cut(flat_walks::slots);
+  cut(small::slots);
   if (p.walks >= many_walks || p.tiles_in_walk <= few_tiles) {
-    return is_aligned ? run_walks<aligned_walks>(where, p, workspace, launches)
-                      : run_walks<flat_walks>(where, p, workspace, launches);
+    // Long aligned rows have few ends.
+    bool const is_single = p.walk_rows == 1 && (!is_aligned || p.tiles_in_walk <= few_tiles);
+    return is_single    ? run_walks<single_walks>(where, p, workspace, launches)
+           : is_aligned ? run_walks<aligned_walks>(where, p, workspace, launches)
+                        : run_walks<small>(where, p, workspace, launches);
   }
   return has_shared_memory(pipeline_memory<large>) ? run_chain(std::type_identity<large>{})
                                                    : run_chain(std::type_identity<small>{});

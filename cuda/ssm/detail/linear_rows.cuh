@@ -96,6 +96,7 @@ struct rows_tiles {
   static constexpr int delay = 2, ahead = 2;
   static constexpr int pipeline_blocks = all_rows_workers / Workers;  ///< on a multiprocessor
   static constexpr int walk_blocks = sizeof(number) == 4 ? 3 : 2, walk_stages = 3;
+  static constexpr bool carries_initial = false;  ///< the map of a row's first tile has it
 
   struct alignas(tile_alignment) stage_memory {
     T in[Step::inputs][slots];
@@ -211,7 +212,7 @@ struct rows_tiles {
     });
   }
 
- private:
+ protected:
   /// The first slot of a packet: as a lane runs them, one after another, ...
   __device__ int in_order(int j) const {
     return (static_cast<int>(threadIdx.x) * J + j) * V;

@@ -25,11 +25,13 @@ struct rows_chunk {
     return at[k * view::slots + (flat && Reversed ? V - 1 - i : i)];
   }
 
-  /// The packet is run at once, not step by step: its steps are of one row. Where rows are aligned
-  /// that is so for all; they may begin or end with it.
+  /// The packet's steps are of one row, without its first and last. Where rows are aligned they are
+  /// of one row always; they may begin or end with it.
   __device__ bool is_one_piece() const { return aligned ? v.is_whole(slot) : v.is_inside(slot); }
   __device__ bool begins_row() const { return aligned && !Inner && v.pos(slot) == 0; }
   __device__ bool ends_row() const { return aligned && !Inner && v.pos(slot + V) == 0; }
+  /// No two rows begin in it.
+  __device__ bool has_one_head() const { return v.t.length > V; }
 
   /// visit(i) for each slot of the packet that is a step.
   template <class Visit>
@@ -44,15 +46,22 @@ struct rows_chunk {
   __device__ void request() const {
     auto const& p = v.p;
     if constexpr (flat) {
-      index_t const from = v.flat_element(slot);
       if (v.is_whole(slot)) {
 #pragma unroll
         for (int k = 0; k < Step::inputs; ++k) {
-          request_bytes<16>(at + k * view::slots, p.in[k] + from);
+          request_bytes<16>(at + k * view::slots, p.in[k] + v.flat_element(slot, p.in_pitch[k]));
         }
-      } else if constexpr (!aligned) {  // at the beginning or the end of a walk
+      } else if (!aligned && slot + V > v.t.begin && slot < v.t.end) {
+        // At the beginning or the end of a walk. What lies between rows may be read.
         auto const is_step = [&](int i) { return v.is_step(slot + (Reversed ? V - 1 - i : i)); };
-        for (int k = 0; k < Step::inputs; ++k) bring(k, p.in[k] + from, 1, is_step);
+        for (int k = 0; k < Step::inputs; ++k) {
+          index_t const from = v.flat_element(slot, p.in_pitch[k]);
+          if (from >= 0 && from + V <= p.in_span[k]) {
+            request_bytes<16>(at + k * view::slots, p.in[k] + from);
+          } else {
+            bring(k, p.in[k] + from, 1, is_step);
+          }
+        }
       }
     } else if (v.is_inside(slot)) {
       for (int k = 0; k < Step::inputs; ++k) {
@@ -113,6 +122,7 @@ struct rows_chunk {
       }
       if (begins_row()) map = {number(0), map(initial(slot))};
     } else if constexpr (!aligned) {
+      if (has_one_head()) return fold_with_head();
       walk([&](int i) {
         for (int k = 0; k < 2; ++k) value[k] = to_number(element(k, i));
         map = v.pos(slot + i) == 0
@@ -123,16 +133,39 @@ struct rows_chunk {
     return map;
   }
 
+  /// The same where a row may begin in the packet, and not all of its slots may be steps.
+  __device__ affine_map<number> fold_with_head() const {
+    affine_map<number> map{};
+    int const head = v.until_head(slot);
+    number const entering = head < V && v.is_step(slot + head) ? initial(slot + head) : number(0);
+    packet<T, V> in[2];
+#pragma unroll
+    for (int k = 0; k < 2; ++k) in[k] = load(k);
+#pragma unroll
+    for (int i = 0; i < V; ++i) {
+      number value[Step::inputs] = {in[0][i], in[1][i]};
+      auto const step = Step::map(value);
+      auto const with =
+          i == head ? affine_map<number>{number(0), step(entering)} : then{}(map, step);
+      if (v.is_step(slot + i)) map = with;
+    }
+    return map;
+  }
+
   __device__ void leave(int of, number const& state) const {
     auto const& p = v.p;
     if (p.final != nullptr) p.final[v.memory_row(of) * p.final_pitch] = state;
   }
 
+  /// What the neighbor of a row's last step is.
+  __device__ number edge_of(int last) const {
+    auto const& p = v.p;
+    return p.edge == nullptr ? number(0) : p.edge[v.memory_row(last) * p.edge_pitch];
+  }
   /// What the neighbor of the step in slot + i is, in its row.
   __device__ number neighbor_of(int i) const {
-    auto const& p = v.p;
     if (!Inner && v.pos(slot + i + 1) == 0) {
-      return p.edge == nullptr ? number(0) : p.edge[v.memory_row(slot + i) * p.edge_pitch];
+      return edge_of(slot + i);
     }
     return to_number(stored_neighbor_of(i));
   }
@@ -142,24 +175,28 @@ struct rows_chunk {
   }
 
   /// What the neighbor of the packet's last step is, as far as the next lane does not have it.
-  /// Asked for long before it is needed, and converted only then. Only in the middle of a row.
+  /// Asked for long before it is needed, and converted only then.
   __device__ T after_warp() const {
-    if constexpr (Inner && neighbor >= 0) {
-      if (threadIdx.x % 32 == 31) return stored_neighbor_of(V - 1);
+    if constexpr (neighbor >= 0) {
+      bool const is_there = v.is_step(slot + V - 1) && v.until_head(slot + V) > 0;
+      if (threadIdx.x % 32 == 31 && is_there) return stored_neighbor_of(V - 1);
     }
     return T{};
   }
 
   /// Run the steps from the state that enters the packet, which becomes the one that leaves it.
   /// What they result in takes the place of the inputs if the packet is one piece, and is stored if
-  /// not. `next`: the neighbor of its last step, which need be right only in the middle of a row.
+  /// not, unless no two rows begin in it. `next`: the neighbor of its last step, which need not be
+  /// right where that ends a row.
   __device__ void run(packet<T, V> const (&in)[Step::inputs], number next, number& carry) const {
     auto const& p = v.p;
     number value[Step::inputs], result[Step::outputs];
     if (is_one_piece()) {
       packet<T, V> out[Step::outputs];
       if (begins_row()) carry = initial(slot);
-      if constexpr (neighbor >= 0 && !Inner) next = neighbor_of(V - 1);
+      if constexpr (neighbor >= 0) {
+        if (ends_row()) next = neighbor_of(V - 1);
+      }
 #pragma unroll
       for (int i = 0; i < V; ++i) {
 #pragma unroll
@@ -176,6 +213,7 @@ struct rows_chunk {
       }
       if (ends_row()) leave(slot, carry);
     } else if constexpr (!aligned) {
+      if (has_one_head()) return run_with_head(in, next, carry);
       walk([&](int i) {
         for (int k = 0; k < Step::inputs; ++k) {
           value[k] = k != neighbor ? to_number(element(k, i)) : neighbor_of(i);
@@ -190,19 +228,65 @@ struct rows_chunk {
     }
   }
 
+  __device__ void run_with_head(packet<T, V> const (&in)[Step::inputs], number next,
+                                number& carry) const {
+    int const head = v.until_head(slot);
+    bool const begins = head < V && v.is_step(slot + head);
+    bool const ends = head > 0 && head <= V && v.is_step(slot + head - 1);
+    number const entering = begins ? initial(slot + head) : number(0);
+    number last{}, edge{};
+    if constexpr (neighbor >= 0) {
+      if (ends) edge = edge_of(slot + head - 1);
+    }
+    packet<T, V> out[Step::outputs];
+#pragma unroll
+    for (int i = 0; i < V; ++i) {
+      number value[Step::inputs], result[Step::outputs];
+      number state = i == head ? entering : carry;
+#pragma unroll
+      for (int k = 0; k < Step::inputs; ++k) {
+        value[k] = k != neighbor   ? in[k][i]
+                   : i + 1 == head ? edge
+                   : i + 1 < V     ? in[k][i + 1 < V ? i + 1 : 0]
+                                   : next;
+      }
+      Step::run(value, state, result);
+#pragma unroll
+      for (int k = 0; k < Step::outputs; ++k) out[k].set(i, result[k]);
+      if (v.is_step(slot + i)) carry = state;
+      if (i + 1 == head) last = state;
+    }
+#pragma unroll
+    for (int k = 0; k < Step::outputs; ++k) {
+      (flat && Reversed ? out[k].reversed() : out[k]).store_shared(at + k * view::slots);
+    }
+    if (ends) leave(slot + head - 1, last);
+  }
+
   /// What run() has left.
   __device__ void store() const {
     auto const& p = v.p;
-    if (!is_one_piece()) return;
+    if (is_one_piece() || (!aligned && has_one_head())) {
 #pragma unroll
-    for (int k = 0; k < Step::outputs; ++k) {
-      T const* const from = at + k * view::slots;
-      if constexpr (flat) {
-        packet<T, V>::load_shared(from).store(p.out[k] + v.flat_element(slot));
-      } else {
-        T* const first = p.out[k] + v.element(slot, p.out_pitch[k]);
+      for (int k = 0; k < Step::outputs; ++k) {
+        T const* const from = at + k * view::slots;
+        if constexpr (flat) {
+          T* const to = p.out[k] + v.flat_element(slot, p.out_pitch[k]);
+          if (v.is_whole(slot)) {
+            packet<T, V>::load_shared(from).store(to);
+          } else {
 #pragma unroll
-        for (int i = 0; i < V; ++i) first[Reversed ? -i : i] = from[i];
+            for (int i = 0; i < V; ++i) {
+              if (v.is_step(slot + (Reversed ? V - 1 - i : i))) to[i] = from[i];
+            }
+          }
+        } else if (v.is_inside(slot)) {
+          T* const first = p.out[k] + v.element(slot, p.out_pitch[k]);
+#pragma unroll
+          for (int i = 0; i < V; ++i) first[Reversed ? -i : i] = from[i];
+        } else {
+          walk([&](int i) { p.out[k][v.element(slot + i, p.out_pitch[k])] = from[i]; });
+        }
       }
     }
   }

@@ -36,15 +36,19 @@ struct rows_by_engine
   /// Ask for a tile, by one thread.
   __device__ void bring(rows_tile const& t, int stage, barrier& arrived) const {
     stretch const s(t);
-    bool const has_beyond = Step::reads_neighbor && t.begin == 0 && t.end == slots &&
-                            t.head > slots;  // only inside of a row
+    using view = rows_view<T, Step, slots, Reversed, false>;
+    bool const has_beyond =
+        Step::reads_neighbor && t.end == slots && view{p, t}.until_head(slots) > 0;
     arrived.arrive_expecting(s.bytes * K + (has_beyond ? sizeof(stages[stage].beyond) : 0));
 #pragma unroll
     for (int k = 0; k < K; ++k) {
-      hopper::load_bytes(stages[stage].in[k] + s.slot, p.in[k] + s.element, s.bytes, arrived);
+      hopper::load_bytes(stages[stage].in[k] + s.slot,
+                         p.in[k] + t.lowest_row * p.in_pitch[k] + s.element, s.bytes, arrived);
     }
     if (has_beyond) {
-      hopper::load_bytes(stages[stage].beyond, p.in[K - 1] + s.element + (Reversed ? -V : slots),
+      hopper::load_bytes(stages[stage].beyond,
+                         p.in[K - 1] + t.lowest_row * p.in_pitch[K - 1] + s.element +
+                             (Reversed ? -V : slots - t.begin),
                          sizeof(stages[stage].beyond), arrived);
     }
   }
@@ -53,12 +57,13 @@ struct rows_by_engine
     stretch const s(t);
 #pragma unroll
     for (int k = 0; k < outputs; ++k) {
-      hopper::store_bytes(p.out[k] + s.element, stages[stage].in[k] + s.slot, s.bytes);
+      hopper::store_bytes(p.out[k] + t.lowest_row * p.out_pitch[k] + s.element,
+                          stages[stage].in[k] + s.slot, s.bytes);
     }
   }
 
  private:
-  /// The steps of a tile in shared memory and in memory, from the lowest on.
+  /// The steps of a tile in shared memory and in the row's memory, from the lowest on.
   struct stretch {
     __device__ explicit stretch(rows_tile const& t)
         : slot{Reversed ? slots - t.end : t.begin},

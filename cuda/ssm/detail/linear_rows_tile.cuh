@@ -9,14 +9,15 @@
 namespace ssm::gpu::detail {
 
 /// Rows one after another are one sequence: a step that begins a row forgets what came before it.
-/// Places in it are slots; with `front` unused ones before the first, slot 0 lies at a multiple of
-/// 128 bytes. A walk is a part of it in which whole rows begin and end; each is cut into tiles.
+/// A walk is a part of it in which whole rows begin and end; each is cut into tiles. Places in them
+/// are slots; with some unused ones before the first step, slot 0 lies at a multiple of 128 bytes.
 template <class T, class Step>
 struct rows_problem {
   using number = accumulator_t<T>;
 
   T const* in[Step::inputs];
   index_t in_pitch[Step::inputs];  ///< from row to row, in elements
+  index_t in_span[Step::inputs];   ///< from the first element to the last and with it
   T* out[Step::outputs];
   index_t out_pitch[Step::outputs];
   number const* initial;  ///< what enters each row; nullptr: 0
@@ -27,7 +28,7 @@ struct rows_problem {
   index_t edge_pitch;
 
   index_t rows, length;
-  index_t front;      ///< unused slots before the first
+  index_t front;      ///< unused slots before the first walk, where rows are flat
   index_t walk_rows;  ///< rows in a walk, more than one where a tile holds them
   index_t walks, tiles_in_walk, tiles;
   double inverse_walks;
@@ -62,7 +63,8 @@ struct rows_tile {
   static constexpr int far = 1 << 29;  ///< more than a tile has
 
   index_t first;       ///< slot 0 counted from the first step: negative before that
-  index_t flat;        ///< lowest element of the packet in slot 0, where memory is flat
+  index_t lowest_row;  ///< of the walk's first row, in memory
+  index_t flat;        ///< lowest element of the packet in slot 0 from there on, if flat
   index_t row;         ///< the one before the row that begins at `head`
   index_t walk, step;  ///< this is tile `step` of the walk
   int begin, end;      ///< slots that are steps
@@ -88,13 +90,14 @@ template <int Slots, bool Reversed, class T, class Step>
 __device__ rows_tile find_tile_in_walk(rows_problem<T, Step> const& p, index_t walk, index_t i) {
   index_t const row = walk * p.walk_rows, left = p.rows - row, start = row * p.length;
   index_t const rows = left < p.walk_rows ? left : p.walk_rows;
-  auto const front = static_cast<int>((p.front + start) % rows_line<T>);
+  auto const front = static_cast<int>((p.front + row * p.out_pitch[0]) & (rows_line<T> - 1));
   rows_tile t{.walk = walk, .step = i, .exists = true};
   t.first = start - front + i * Slots;
   index_t const end = start + rows * p.length - t.first;
   t.begin = i == 0 ? front : 0;
   t.end = no_further(end, Slots);
-  t.flat = Reversed ? p.rows * p.length - t.first - rows_packet<T> : t.first;
+  t.lowest_row = Reversed ? p.rows - 1 - row : row;
+  t.flat = Reversed ? p.length - (t.first - start) - rows_packet<T> : t.first - start;
   t.row = i == 0 ? row - 1 : row;
   t.head = i == 0 ? front : no_further(end, rows_tile::far);
   t.length = no_further(p.length, rows_tile::far);
@@ -103,10 +106,11 @@ __device__ rows_tile find_tile_in_walk(rows_problem<T, Step> const& p, index_t w
   return t;
 }
 
-/// How rows lie in memory. `aligned`: without gaps, every row and array beginning at a multiple of
-/// 16 bytes, so that a packet is one access to one row. `flat`: without gaps, and every array
-/// begins at the same distance from such a multiple, so that a packet is one access. `pitched`:
-/// any. `engine`: as `aligned`, and tiles lie in shared memory as the copy engine brings them.
+/// How rows lie in memory. Walks have more than one row only where there are no gaps between them
+/// or where they are pitched. `aligned`: every row begins and ends at a multiple of 16 bytes, so
+/// that a packet is one access to one row. `engine`: as `aligned`, and tiles lie in shared memory
+/// as the copy engine brings them. `flat`: every row begins as far from such a multiple in all
+/// arrays, so that a packet is one access. `pitched`: any.
 enum class rows_layout { aligned, engine, flat, pitched };
 
 /// The tile as its kernel sees it, with all that is the same for every thread. `Inner`: all slots
@@ -123,19 +127,32 @@ struct rows_view {
 
   __device__ bool is_step(int slot) const { return Inner || (slot >= t.begin && slot < t.end); }
 
+  /// By the length of a row that is shorter than a tile. Divisions take long; with half a step more
+  /// the quotient is exact, since steps are few.
+  __device__ int quotient(int steps) const {
+    return static_cast<int>((float(steps) + 0.5f) * t.inverse_length);
+  }
   /// Steps from the start of its row to a slot; far if that is before this tile.
   __device__ int pos(int slot) const {
     if constexpr (Inner) return far;
     int const since = slot - t.head;
     if (t.length < slots) {
-      // Divisions take long; with half a step more the quotient is exact, since steps are few.
       int const steps = since + t.length;
-      return steps - static_cast<int>((float(steps) + 0.5f) * t.inverse_length) * t.length;
+      return steps - quotient(steps) * t.length;
     }
     return since < 0 ? far : since < t.length ? since : since - t.length;
   }
+  /// Slots until a row begins.
+  __device__ int until_head(int slot) const {
+    if constexpr (Inner) return far;
+    if (slot <= t.head) return t.head - slot;
+    int const since = pos(slot);
+    return since == 0 ? 0 : t.length - since;
+  }
   __device__ index_t row(int slot) const {
-    return slot < t.head ? t.row : t.row + 1 + (slot - t.head) / t.length;
+    int const since = slot - t.head;
+    if (since < 0) return t.row;
+    return t.row + 1 + (t.length < slots ? quotient(since) : 0);
   }
 
   /// All slots of the packet are steps.
@@ -156,7 +173,9 @@ struct rows_view {
     return memory_row(slot) * pitch + (Reversed ? p.length - 1 - step : step);
   }
   /// Of the lowest of a packet's elements, where memory is flat.
-  __device__ index_t flat_element(int slot) const { return t.flat + (Reversed ? -slot : slot); }
+  __device__ index_t flat_element(int slot, index_t pitch) const {
+    return t.lowest_row * pitch + t.flat + (Reversed ? -slot : slot);
+  }
 };
 
 }  // namespace ssm::gpu::detail

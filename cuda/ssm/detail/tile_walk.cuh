@@ -105,7 +105,8 @@ class walk_parts {
 /// Run all walks, whose parts blocks draw or have a share of.
 /// `Tiles` has  problem: walks, tiles_in_walk, drawn, handed_on;  stage_memory;  number;  maps;
 ///              tile_type: is_none, is_empty, ends_walk, walk, part, continues_walk, ends_part;
-///              workers, walk_stages, walk_blocks;  find_in_walk, request, fold, pass, run.
+///              workers, walk_stages, walk_blocks;  find_in_walk, request, fold, pass, run;
+///              carries_initial: what enters a walk's first tile is initial(tile).
 template <class Tiles, bool Draws>
 __global__ void __launch_bounds__(walk_threads<Tiles>, Tiles::walk_blocks)
     walk_kernel(typename Tiles::problem const p) {
@@ -132,6 +133,9 @@ __global__ void __launch_bounds__(walk_threads<Tiles>, Tiles::walk_blocks)
       auto const& tile = tile_of(round);
       if (Draws && leads && tile.continues_walk)
         handed[round % 2] = p.handed_on[tile.walk].wait(tile.part);
+      if constexpr (Tiles::carries_initial) {
+        if (leads && tile.step == 0) handed[round % 2] = tiles.initial(tile);
+      }
       meet<walk_threads<Tiles>>(1);
     }
     return;
@@ -147,7 +151,8 @@ __global__ void __launch_bounds__(walk_threads<Tiles>, Tiles::walk_blocks)
     typename Tiles::maps maps;
     tiles.fold(tile, round % S, maps);
     meet<walk_threads<Tiles>>(1);
-    if (Draws && tile.continues_walk) carry = handed[round % 2];
+    bool const is_first = Tiles::carries_initial && tile.step == 0;
+    if ((Draws && tile.continues_walk) || is_first) carry = handed[round % 2];
     auto const entering = tiles.pass(tile, round % S, carry);
     if (Draws && tile.ends_part && threadIdx.x == 0) {
       wait_for_earlier_kernels();
