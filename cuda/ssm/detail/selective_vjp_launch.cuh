@@ -183,6 +183,9 @@ void run_vjp(on where, selective_vjp_problem<T>& p, vjp_memory const& m, float* 
              trajectory_view<float const, memory::device> checkpoints,
              trajectory_view<float, memory::device> to_B,
              trajectory_view<float, memory::device> to_C, channel_gradients const& channels) {
+  index_t const rows = p.batch * (p.channels / p.group_channels);
+  require<shape_error>(rows <= 65535, "selective_scan_vjp: ", rows,
+                       " groups of all rows, expected at most 65535");
   p.entering = p.arriving = workspace + m.arriving;
   p.decay = workspace + m.decay;
   p.sums = workspace + m.sums;
@@ -211,9 +214,6 @@ void run_vjp(on where, selective_vjp_problem<T>& p, vjp_memory const& m, float* 
     launch_early(where, fold_back_kernel<T>, blocks_for(lanes, "fold_back_kernel"), 128, 0,
                  "fold_back_kernel", p);
   }
-  index_t const rows = p.batch * (p.channels / p.group_channels);
-  require<shape_error>(rows <= 65535, "selective_scan_vjp: ", rows,
-                       " groups of all rows, expected at most 65535");
   constexpr int kinds = channel_adder<T>::kinds;
   index_t const channel_blocks = blocks_for(p.states * p.channels, "selective_vjp_add_kernel");
   index_t const shared_blocks =
