@@ -30,7 +30,7 @@ constexpr char const* layers[] = {
     "detail/sum_into detail/require_apart detail/barrier detail/lock_step detail/copy_engine "
     "detail/cluster detail/tile_words "
     "detail/tile_pipeline "
-    "detail/tile_walk detail/tile_launch workspace "
+    "detail/tile_walk detail/tile_launch detail/tile_porters workspace "
     "detail/device_math",
     "discretize recurrence diagonal scalar_identity readout step_size packed spectrum_scaling "
     "scaling_factors",

@@ -10,6 +10,7 @@
 #include "ssm/detail/linear_step.cuh"
 #include "ssm/detail/lock_step.cuh"
 #include "ssm/detail/tile_pipeline.cuh"
+#include "ssm/detail/tile_porters.cuh"
 
 namespace ssm::gpu::detail {
 
@@ -215,22 +216,9 @@ __global__ void __launch_bounds__(band_threads)
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   extern __shared__ __align__(tile_alignment) unsigned char bytes[];
   auto& memory = *reinterpret_cast<band_memory<T, Step>*>(bytes);
-  if (threadIdx.x == 0) {
-    for (int s = 0; s < band_memory<T, Step>::stages; ++s) {
-      memory.arrived[s].init(1), memory.done[s].init(band_channels), memory.sent[s].init(1);
-    }
-    publish_barriers();
-  }
-  __syncthreads();
+  init_stages<band_memory<T, Step>::stages>(memory, 1, band_channels);
   band_walk<T, Step> walk{p, memory};
-  int const helper = static_cast<int>(threadIdx.x) - band_channels;
-  if (helper < 0) {
-    walk.run();
-  } else if (helper == 0) {
-    walk.request();
-  } else if (helper == 32) {
-    walk.send();
-  }
+  walk_with_porters<band_channels>(walk);
 #endif
 }
 

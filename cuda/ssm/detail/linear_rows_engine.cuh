@@ -8,6 +8,7 @@
 #include "ssm/detail/copy_engine.cuh"
 #include "ssm/detail/linear_rows.cuh"
 #include "ssm/detail/tile_launch.cuh"
+#include "ssm/detail/tile_porters.cuh"
 
 namespace ssm::gpu::detail {
 
@@ -160,22 +161,9 @@ __global__ void __launch_bounds__(engine_threads<Tiles>, Tiles::blocks)
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   extern __shared__ __align__(tile_alignment) unsigned char bytes[];
   auto& memory = *reinterpret_cast<typename Tiles::memory_type*>(bytes);
-  if (threadIdx.x == 0) {
-    for (int s = 0; s < Tiles::stages_of_block; ++s) {
-      memory.arrived[s].init(2), memory.done[s].init(Tiles::warps), memory.sent[s].init(1);
-    }
-    publish_barriers();
-  }
-  __syncthreads();
+  init_stages<Tiles::stages_of_block>(memory, 2, Tiles::warps);
   engine_walk<Tiles> walk{p, memory};
-  int const helper = static_cast<int>(threadIdx.x) - Tiles::workers;
-  if (helper < 0) {
-    walk.run();
-  } else if (helper == 0) {
-    walk.request();
-  } else if (helper == 32) {
-    walk.send();
-  }
+  walk_with_porters<Tiles::workers>(walk);
 #endif
 }
 
