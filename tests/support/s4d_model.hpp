@@ -5,7 +5,7 @@
 #include <cstdint>
 
 #include "ssm/s4d.hpp"
-#include "support/oracle.hpp"
+#include "support/diagonal_oracle.hpp"
 #include "support/random_tensor.hpp"
 
 namespace ssm::test {
