@@ -21,7 +21,8 @@ namespace {
 constexpr char const* layers[] = {
     "config error scalar",
     "numerics random tensor_view tensor eigen detail/double_word detail/half detail/simd "
-    "detail/simd_exp2 detail/simd_math execution.cuh detail/device accumulate graph "
+    "detail/simd_exp2 detail/simd_exp2_of_product detail/simd_math execution.cuh detail/device "
+    "accumulate graph "
     "detail/element",
     "affine_map execution detail/early_launch detail/instruction_set detail/workers "
     "detail/parallel_for "

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <type_traits>
 #include <utility>
 
 #include "ssm/detail/simd.hpp"
@@ -88,29 +89,47 @@ struct shared_rows {
   index_t stride;
 };
 
-/// Rows to bring into the cache, a step each; none where the view has no such step.
-struct upcoming {
-  char const* row = nullptr;
-  index_t bytes = 0;
+/// Those of steps [first, last): where they are, or copied to `to`, `padded` states in each.
+template <class real, class T>
+[[gnu::always_inline]] inline shared_rows<real> rows_of_group(trajectory_view<T const> const& view,
+                                                              channel_block const& block,
+                                                              index_t first, index_t last,
+                                                              index_t padded, real* to) {
+  T const* from = &view(block.b, first, block.group, 0);
+  index_t const states = view.extent(3), stride = view.stride(3);
+  if constexpr (std::is_same_v<T, real>) {
+    if (stride == 1 && states == padded) return {from, view.stride(1)};
+  }
+  real* row = to;
+  for (index_t t = first; t < last; ++t, from += view.stride(1), row += padded) {
+    for (index_t n = 0; n < states; ++n) row[n] = static_cast<real>(from[n * stride]);
+  }
+  return {to, padded};
+}
 
-  upcoming() = default;
+/// Rows to bring into the cache, a step each, two cache lines at a time: memory that is asked for
+/// both at once delivers twice as fast. None where the view has no such step.
+class rows_due {
+ public:
+  static constexpr index_t bytes = 128;
+
+  rows_due() = default;
   template <class Storage>
-  upcoming(sequence_view<Storage> const& view, index_t b, index_t t, index_t c) {
+  rows_due(sequence_view<Storage> const& view, index_t b, index_t t, index_t c) {
     if (view.data_handle() == nullptr || t >= view.extent(1)) return;
-    row = reinterpret_cast<char const*>(&view(b, t, c));
-    bytes = view.stride(1) * static_cast<index_t>(sizeof(Storage));
+    row_ = reinterpret_cast<char const*>(&view(b, t, c));
+    step_ = view.stride(1) * static_cast<index_t>(sizeof(Storage));
   }
   [[gnu::always_inline]] void fetch() {
-    __builtin_prefetch(row);
-    row += bytes;
+    __builtin_prefetch(row_);
+    __builtin_prefetch(row_ + bytes / 2);
+    row_ += step_;
   }
-};
 
-/// Rows of two views, a step of each at a time.
-struct rows_due {
-  upcoming one, two;
-
-  [[gnu::always_inline]] void fetch() { one.fetch(), two.fetch(); }
+ private:
+  alignas(bytes) static constexpr char nothing[bytes] = {};  // no address would be looked for
+  char const* row_ = nothing;
+  index_t step_ = 0;
 };
 
 /// Packs of a block that are run together, for a tile of time.

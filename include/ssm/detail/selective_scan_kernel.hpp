@@ -8,6 +8,7 @@
 #include "ssm/detail/selective_scan_blocks.hpp"
 #include "ssm/detail/selective_scan_inputs.hpp"
 #include "ssm/detail/simd.hpp"
+#include "ssm/detail/simd_exp2_of_product.hpp"
 #include "ssm/detail/simd_math.hpp"
 
 namespace ssm::detail {
@@ -22,7 +23,9 @@ struct selective_scan_kernel {
   using magnitude = largest_magnitude<real, Lanes>;
   static constexpr int registers = Lanes * sizeof(real) == 64 ? 32 : 16;
   static constexpr int states_at_once = registers == 32 ? 8 : 4;
-  static constexpr index_t tile = selective_scan_block;
+  /// Steps of all packs before the next ones: few where packs are wide, as each row of memory
+  /// begins a page of its own, and a processor that guesses what comes next follows some 32.
+  static constexpr index_t tile = registers == 32 ? 8 : selective_scan_block;
   static constexpr index_t packs_at_once = registers == 32 ? 1 : 4;
   static constexpr int powers_at_once = 2;
 
@@ -82,21 +85,6 @@ struct selective_scan_kernel {
       for (index_t n = 0; n < in.eigenvalue.extent(1); ++n) {
         access(block.first + k, n, w.h[(k / Lanes * w.states + n) * Lanes + k % Lanes]);
       }
-  }
-
-  /// Those of steps [first, last) for this block's group: where they are, or copied to `to`.
-  [[gnu::always_inline]] rows rows_of_group(trajectory_view<T const> const& view, index_t first,
-                                            index_t last, real* to) const {
-    T const* from = &view(block.b, first, block.group, 0);
-    index_t const states = view.extent(3), stride = view.stride(3);
-    if constexpr (std::is_same_v<T, real>) {
-      if (stride == 1 && states == w.states) return {from, view.stride(1)};
-    }
-    real* row = to;
-    for (index_t t = first; t < last; ++t, from += view.stride(1), row += w.states) {
-      for (index_t n = 0; n < states; ++n) row[n] = static_cast<real>(from[n * stride]);
-    }
-    return {to, w.states};
   }
 
   /// Δ before its factor, e is e^-|biased|; for the gradient it is kept at `place`, with its slope.
@@ -182,10 +170,21 @@ struct selective_scan_kernel {
     return run(std::true_type{}) || run(std::false_type{});
   }
 
-  /// z ← 2^z
-  template <bool InRange, std::size_t Count>
-  [[gnu::always_inline]] static void powers(pack_t (&z)[Count]) {
-    InRange ? exp2_in_range(z) : detail::exp2(z);
+  /// For the loops of advance(): what comes after these packs, and where its y goes.
+  [[gnu::always_inline]] rows_due expected(index_t first, index_t last, index_t v, index_t n,
+                                           sequence_view<T> y) const {
+    constexpr index_t together = rows_due::bytes / sizeof(pack_t);
+    index_t const loops = w.states / states_at_once,
+                  quarter = 4 * (v % together * loops + n / states_at_once);
+    index_t const following = v - v % together + together;
+    bool const is_next_tile = following >= packs();
+    index_t const t = is_next_tile ? last : first,
+                  c = block.first + (is_next_tile ? 0 : following * Lanes);
+    if (quarter == 0) return {in.x, block.b, t, c};
+    if (quarter == together * loops) return {in.step_size, block.b, t, c};
+    if (quarter == 2 * together * loops) return {in.gate, block.b, t, c};
+    if (quarter == 3 * together * loops) return {y, block.b, t, c};
+    return {};
   }
 
   /// h ← 2^(rate A) h + input B and sum ← sum + C h for steps [first, last), a few states at a
@@ -195,14 +194,7 @@ struct selective_scan_kernel {
                                       rows const& of_C, sequence_view<T> y) const {
     for (index_t v = of.first; v < of.last; ++v)
       for (index_t n = 0; n < w.states; n += states_at_once) {
-        // While this computes, memory brings what comes after these packs, and where its y goes.
-        bool const is_next_tile = v + packs_at_once >= packs();
-        index_t const next = is_next_tile ? last : first;
-        index_t const c = block.first + (v + packs_at_once - (is_next_tile ? packs() : 0)) * Lanes;
-        upcoming one =
-            n == 0 ? upcoming(in.x, block.b, next, c) : upcoming(in.gate, block.b, next, c);
-        upcoming two =
-            n == 0 ? upcoming(in.step_size, block.b, next, c) : upcoming(y, block.b, next, c);
+        rows_due next = expected(first, last, v, n, y);
         real* const state = w.h + (v * w.states + n) * Lanes;
         real const* const eigenvalue = w.eigenvalue + (v * w.states + n) * Lanes;
         pack_t h[states_at_once], A[states_at_once];
@@ -214,16 +206,17 @@ struct selective_scan_kernel {
         real const *B = of_B.first + n, *C = of_C.first + n;
         real* sum = w.sum + at(0, v);
         for (index_t t = first; t < last; ++t) {
-          one.fetch(), two.fetch();
+          next.fetch();
           pack_t const r = pack_t::load(rate), u = pack_t::load(input);
           pack_t y_t = pack_t::load(sum);
           unrolled<states_at_once / powers_at_once>([&](auto k) __attribute__((always_inline)) {
             constexpr int first_state = decltype(k)::value * powers_at_once;
             pack_t decay[powers_at_once];
             unrolled<powers_at_once>([&](auto i) __attribute__((always_inline)) {
-              decay[i] = r * A[first_state + i];
+              decay[i] = A[first_state + i];
             });
-            powers<InRange>(decay);
+            exp2_of_product<InRange>(
+                decay, [&](auto) __attribute__((always_inline)) { return r; });
             unrolled<powers_at_once>([&](auto j) __attribute__((always_inline)) {
               constexpr int i = first_state + decltype(j)::value;
               // ∞·0 = NaN in the padding would reach y; finite inputs leave zeros there.
@@ -283,7 +276,8 @@ struct selective_scan_kernel {
       bool const leaves = checkpoints.data_handle() != nullptr && t % selective_scan_block == 0;
       index_t const limit = std::min(end, (t / tile + 1) * tile);
       index_t const last = end_of_sequence(in.sequence, block.b, t, limit);
-      rows const B = rows_of_group(in.B, t, last, w.B), C = rows_of_group(in.C, t, last, w.C);
+      auto const B = rows_of_group(in.B, block, t, last, w.states, w.B),
+                 C = rows_of_group(in.C, block, t, last, w.states, w.C);
       for (index_t v = 0; v < packs(); v += packs_at_once) {
         bool const is_one = packs_at_once == 1;  // then the loops below vanish
         pack_range const some{v, is_one ? v + 1 : std::min(v + packs_at_once, packs())};

@@ -87,9 +87,9 @@ struct selective_scan_step {
         unrolled<channels>([&](auto j) __attribute__((always_inline)) {
           decay[j] = load<Whole>(A + (i + j) * stride + n, left);
           keep(decay[j]);
-          decay[j] = decay[j] * rate[i + j];
         });
-        kernel::template powers<InRange && !has_exp2_table<real, Lanes>>(decay);
+        exp2_of_product<InRange && !has_exp2_table<real, Lanes>>(
+            decay, [&](auto j) __attribute__((always_inline)) { return rate[i + j]; });
         unrolled<channels>([&](auto j) __attribute__((always_inline)) {
           real* const h_at = state + (i + j) * state_stride + n;
           pack_t drive = B_n * input[i + j];
@@ -131,8 +131,8 @@ struct selective_scan_step {
           std::fill_n(&carry(k.block.b, k.block.first + i, 0), carry.extent(2), real(0));
         }
       }
-      auto const B = k.rows_of_group(k.in.B, t, t + 1, k.w.B),
-                 C = k.rows_of_group(k.in.C, t, t + 1, k.w.C);
+      auto const B = rows_of_group(k.in.B, k.block, t, t + 1, k.w.states, k.w.B),
+                 C = rows_of_group(k.in.C, k.block, t, t + 1, k.w.states, k.w.C);
       if (k.in.eigenvalue.extent(1) % Lanes == 0) {
         step<true>(t, B.first, C.first);
       } else {

@@ -74,7 +74,7 @@ void fast_selective_scan_vjp(parallel policy, selective_scan_inputs<T> const& in
             using kernel = selective_scan_vjp_kernel<T, lanes>;
             index_t const row = (partition.block + lanes - 1) / lanes * lanes;
             index_t const states = forward::padded_states(s.states);
-            selective_scan_workspace<real> w(forward::tile, kernel::packs_at_once, lanes, row,
+            selective_scan_workspace<real> w(kernel::tile, kernel::packs_at_once, lanes, row,
                                              states, states);
             auto g = kernel::workspace(row, w.states);
             w.step = g.step, w.slope = g.slope;

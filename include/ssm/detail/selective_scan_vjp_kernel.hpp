@@ -16,7 +16,7 @@ struct selective_scan_vjp_kernel {
   using pack_t = typename forward::pack_t;
   using rows = typename forward::rows;
   static constexpr int few = 4;
-  static constexpr index_t tile = forward::tile;
+  static constexpr index_t tile = selective_scan_block;
   /// Packs whose rows of memory are one cache line.
   static constexpr index_t packs_at_once = sizeof(pack_t) < 64 ? 64 / sizeof(pack_t) : 1;
   /// Lanes in which a sum over channels is kept.
@@ -57,29 +57,25 @@ struct selective_scan_vjp_kernel {
     }
   }
 
-  /// Rows of a view that the packs after these will need.
-  template <class Storage>
-  [[gnu::always_inline]] upcoming expected(sequence_view<Storage> const& view, index_t first,
-                                           index_t v) const {
-    bool const is_next_block = v + packs_at_once >= k.packs();
-    index_t const t = is_next_block ? first - tile : first,
-                  next = v + packs_at_once - (is_next_block ? k.packs() : 0);
-    if (t < 0) return {};
-    return {view, k.block.b, t, k.block.first + next * Lanes};
-  }
-
-  /// For the loops of differentiate(): inputs of the next packs; last, what deliver() adds to then.
+  /// For the loops of differentiate(): inputs of the next packs; last, what deliver() adds to.
   [[gnu::always_inline]] rows_due expected(index_t number, index_t first, index_t v) const {
-    index_t const left = k.w.states / few * 2 - number, c = k.block.first + v * Lanes;
-    rows_due both;
-    if (number == 0) both.one = expected(k.in.x, first, v);
-    if (number == 1) both.one = expected(k.in.step_size, first, v);
-    if (number == 2) both.one = expected(y_cotangent, first, v);
-    if (number == 3) both.one = expected(k.in.gate, first, v);
-    if (left == 3) both.two = upcoming(to.step_size, k.block.b, first, c);
-    if (left == 2) both.two = upcoming(to.x, k.block.b, first, c);
-    if (left == 1) both.two = upcoming(to.gate, k.block.b, first, c);
-    return both;
+    constexpr index_t together = rows_due::bytes / sizeof(pack_t);
+    index_t const left = k.w.states / few * 2 - number, b = k.block.b, c = k.block.first,
+                  following = v - v % together + together;
+    bool const is_next_block = following >= k.packs();
+    index_t const t = is_next_block ? first - tile : first,
+                  next = is_next_block ? c : c + following * Lanes;
+    if (v % together == 0) {
+      if (left == 3) return {to.step_size, b, first, c + v * Lanes};
+      if (left == 2) return {to.x, b, first, c + v * Lanes};
+      if (left == 1) return {to.gate, b, first, c + v * Lanes};
+      if (t >= 0 && number == 0) return {k.in.x, b, t, next};
+      if (t >= 0 && number == 1) return {k.in.step_size, b, t, next};
+    } else if (v % together == together / 2) {
+      if (t >= 0 && number == 0) return {y_cotangent, b, t, next};
+      if (t >= 0 && number == 1) return {k.in.gate, b, t, next};
+    }
+    return {};
   }
 
   /// Adds the sums over channels of a few packs, each in `kept` lanes, `few` apart. What is summed
@@ -115,8 +111,9 @@ struct selective_scan_vjp_kernel {
       pack_t const rate = pack_t::load(rates + t * Lanes), input = pack_t::load(inputs + t * Lanes);
       real const *B_row = B.first + t * B.stride + n, *C_row = C.first + t * C.stride + n;
       pack_t sum = pack_t::load(sums + t * Lanes), decay[few];
-      unrolled<few>([&](auto i) __attribute__((always_inline)) { decay[i] = rate * A[i]; });
-      forward::template powers<InRange>(decay);
+      unrolled<few>([&](auto i) __attribute__((always_inline)) { decay[i] = A[i]; });
+      exp2_of_product<InRange>(
+          decay, [&](auto) __attribute__((always_inline)) { return rate; });
       unrolled<few>([&](auto i) __attribute__((always_inline)) {
         decay[i].store(past + i * Lanes);
         pack_t drive = input * B_row[i];
@@ -258,8 +255,8 @@ struct selective_scan_vjp_kernel {
         while (first > block * tile && !starts_sequence(sequence, k.block.b, first)) --first;
         bool const is_anew = first > block * tile;
         if (is_anew) std::fill_n(k.w.h, k.packs() * k.w.states * Lanes, real(0));
-        auto const B = k.rows_of_group(k.in.B, first, last, k.w.B),
-                   C = k.rows_of_group(k.in.C, first, last, k.w.C);
+        auto const B = rows_of_group(k.in.B, k.block, first, last, k.w.states, k.w.B),
+                   C = rows_of_group(k.in.C, k.block, first, last, k.w.states, k.w.C);
         for (index_t v = 0; v < k.packs(); v += packs_at_once) {
           pack_range const some{v, std::min(v + packs_at_once, k.packs())};
           if (!is_anew) load_checkpoint(checkpoints, block, some);

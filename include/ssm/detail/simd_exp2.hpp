@@ -92,16 +92,16 @@ template <class To, class From>
 template <class T, int Lanes>
 inline constexpr bool has_exp2_table = std::is_same_v<T, float> && (Lanes == 16);
 
+/// 2^(i/16)
+alignas(64) inline constexpr float sixteenths[] = {
+    0x1p+0f,        0x1.0b5586p+0f, 0x1.172b84p+0f, 0x1.2387a6p+0f, 0x1.306fep+0f,  0x1.3dea64p+0f,
+    0x1.4bfdaep+0f, 0x1.5ab07ep+0f, 0x1.6a09e6p+0f, 0x1.7a1148p+0f, 0x1.8ace54p+0f, 0x1.9c4918p+0f,
+    0x1.ae89fap+0f, 0x1.c199bep+0f, 0x1.d5818ep+0f, 0x1.ea4afap+0f};
+
 /// z ← 2^z for any finite z, each operation for all of them before the next: what is left below a
 /// sixteenth needs two terms less than below a half.
 template <std::size_t Count>
 [[gnu::always_inline]] inline void exp2_by_table(pack<float, 16> (&z)[Count]) {
-  // 2^(i/16)
-  alignas(64) static constexpr float sixteenths[] = {
-      0x1p+0f,        0x1.0b5586p+0f, 0x1.172b84p+0f, 0x1.2387a6p+0f,
-      0x1.306fep+0f,  0x1.3dea64p+0f, 0x1.4bfdaep+0f, 0x1.5ab07ep+0f,
-      0x1.6a09e6p+0f, 0x1.7a1148p+0f, 0x1.8ace54p+0f, 0x1.9c4918p+0f,
-      0x1.ae89fap+0f, 0x1.c199bep+0f, 0x1.d5818ep+0f, 0x1.ea4afap+0f};
   constexpr float terms[] = {5.55021353e-2f, 2.40234286e-1f, 6.93147182e-1f};  // 1.6e-9 of 2^r
   constexpr float rounder = 0x1.8p19f;  // leaves four bits below the point
   auto const each = [](auto const& body) __attribute__((always_inline)) {
