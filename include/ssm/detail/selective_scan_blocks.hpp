@@ -107,8 +107,8 @@ template <class real, class T>
   return {to, padded};
 }
 
-/// Rows to bring into the cache, a step each, two cache lines at a time: memory that is asked for
-/// both at once delivers twice as fast. None where the view has no such step.
+/// Rows to bring into the cache, of each two cache lines: memory that is asked for both, one after
+/// the other, delivers twice as fast. None where the view has no such step.
 class rows_due {
  public:
   static constexpr index_t bytes = 128;
@@ -117,19 +117,21 @@ class rows_due {
   template <class Storage>
   rows_due(sequence_view<Storage> const& view, index_t b, index_t t, index_t c) {
     if (view.data_handle() == nullptr || t >= view.extent(1)) return;
-    row_ = reinterpret_cast<char const*>(&view(b, t, c));
-    step_ = view.stride(1) * static_cast<index_t>(sizeof(Storage));
+    line_ = reinterpret_cast<char const*>(&view(b, t, c));
+    row_step_ = view.stride(1) * static_cast<index_t>(sizeof(Storage));
+    line_step_ = bytes / 2;
   }
-  [[gnu::always_inline]] void fetch() {
-    __builtin_prefetch(row_);
-    __builtin_prefetch(row_ + bytes / 2);
-    row_ += step_;
+  [[gnu::always_inline]] void fetch_line() {
+    __builtin_prefetch(line_);
+    line_ += line_step_;
+    line_step_ = row_step_ - line_step_;
   }
+  [[gnu::always_inline]] void fetch_row() { fetch_line(), fetch_line(); }
 
  private:
   alignas(bytes) static constexpr char nothing[bytes] = {};  // no address would be looked for
-  char const* row_ = nothing;
-  index_t step_ = 0;
+  char const* line_ = nothing;
+  index_t row_step_ = 0, line_step_ = 0;
 };
 
 /// Packs of a block that are run together, for a tile of time.

@@ -206,7 +206,7 @@ struct selective_scan_kernel {
         real const *B = of_B.first + n, *C = of_C.first + n;
         real* sum = w.sum + at(0, v);
         for (index_t t = first; t < last; ++t) {
-          next.fetch();
+          next.fetch_row();
           pack_t const r = pack_t::load(rate), u = pack_t::load(input);
           pack_t y_t = pack_t::load(sum);
           unrolled<states_at_once / powers_at_once>([&](auto k) __attribute__((always_inline)) {

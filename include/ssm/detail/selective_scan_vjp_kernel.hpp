@@ -57,24 +57,27 @@ struct selective_scan_vjp_kernel {
     }
   }
 
-  /// For the loops of differentiate(): inputs of the next packs; last, what deliver() adds to.
+  /// For the loops of differentiate(): inputs of the next packs; last, what deliver() adds to. Each
+  /// brings half of the rows of one array, a cache line a step: more at once would wait.
   [[gnu::always_inline]] rows_due expected(index_t number, index_t first, index_t v) const {
     constexpr index_t together = rows_due::bytes / sizeof(pack_t);
     index_t const left = k.w.states / few * 2 - number, b = k.block.b, c = k.block.first,
-                  following = v - v % together + together;
+                  following = v - v % together + together, place = v % together;
     bool const is_next_block = following >= k.packs();
-    index_t const t = is_next_block ? first - tile : first,
-                  next = is_next_block ? c : c + following * Lanes;
-    if (v % together == 0) {
-      if (left == 3) return {to.step_size, b, first, c + v * Lanes};
-      if (left == 2) return {to.x, b, first, c + v * Lanes};
-      if (left == 1) return {to.gate, b, first, c + v * Lanes};
-      if (t >= 0 && number == 0) return {k.in.x, b, t, next};
-      if (t >= 0 && number == 1) return {k.in.step_size, b, t, next};
-    } else if (v % together == together / 2) {
-      if (t >= 0 && number == 0) return {y_cotangent, b, t, next};
-      if (t >= 0 && number == 1) return {k.in.gate, b, t, next};
+    index_t const next = is_next_block ? c : c + following * Lanes;
+    if (place == 0 && left <= 6) {
+      index_t const t = first + left % 2 * (tile / 2);
+      if (left > 4) return {to.step_size, b, t, c + v * Lanes};
+      if (left > 2) return {to.x, b, t, c + v * Lanes};
+      return {to.gate, b, t, c + v * Lanes};
     }
+    index_t const t = (is_next_block ? first - tile : first) + number % 2 * (tile / 2);
+    if (t < 0) return {};
+    if (place == 0 && number < 2) return {k.in.x, b, t, next};
+    if (place != together / 2) return {};
+    if (number < 2) return {k.in.step_size, b, t, next};
+    if (number < 4) return {y_cotangent, b, t, next};
+    if (number < 6) return {k.in.gate, b, t, next};
     return {};
   }
 
@@ -107,7 +110,7 @@ struct selective_scan_vjp_kernel {
     unrolled<few>([&](auto i)
                       __attribute__((always_inline)) { h[i].store(past + (few + i) * Lanes); });
     for (index_t t = 0; t < count; ++t) {
-      next.fetch();
+      next.fetch_line();
       pack_t const rate = pack_t::load(rates + t * Lanes), input = pack_t::load(inputs + t * Lanes);
       real const *B_row = B.first + t * B.stride + n, *C_row = C.first + t * C.stride + n;
       pack_t sum = pack_t::load(sums + t * Lanes), decay[few];
@@ -148,7 +151,7 @@ struct selective_scan_vjp_kernel {
                 *to_B_row = g.to_B + (n * tile + count * few) * kept,
                 *to_C_row = g.to_C + (n * tile + count * few) * kept;
     for (index_t t = count - 1; t >= 0; --t) {
-      next.fetch();
+      next.fetch_line();
       past -= 2 * few * Lanes, to_B_row -= few * kept, to_C_row -= few * kept;
       real const *B_row = B.first + t * B.stride + n, *C_row = C.first + t * C.stride + n;
       pack_t const dy = pack_t::load(arrivals + t * Lanes),
