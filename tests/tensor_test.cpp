@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdint>
 #include <type_traits>
 #include <utility>
 
@@ -34,6 +35,16 @@ TEST(Tensor, ElementsAreContiguousWithTheLastAxisFastest) {
     for (index_t j = 0; j < 4; ++j)
       for (index_t k = 0; k < 5; ++k) EXPECT_EQ(&numbers(i, j, k), next++);
   EXPECT_EQ(next, numbers.data() + numbers.size());
+}
+
+TEST(Tensor, OfAnySizeBeginsWithACacheLineAndEndsAsItBegins) {
+  for (index_t const size :
+       {1, 1000, (1 << 20) - 1, 1 << 20, 3000001}) {  // huge pages from 2^20 on
+    tensor<float, 1> const numbers({size}, 2.5f);
+    EXPECT_EQ(reinterpret_cast<std::uintptr_t>(numbers.data()) % 64, 0u) << size;
+    EXPECT_EQ(numbers(0), 2.5f) << size;
+    EXPECT_EQ(numbers(size - 1), 2.5f) << size;
+  }
 }
 
 TEST(Tensor, ExtentOfZeroOnAnyAxisLeavesNoElement) {
