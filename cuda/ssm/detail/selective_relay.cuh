@@ -89,15 +89,16 @@ class relay_worker : relay_block<T> {
   __device__ void find_decays(int number, Decay const& decay) {
     auto const* const drive =
         reinterpret_cast<float4 const*>(s.drive(number, channel_) + part_ * tile::part_steps);
-    auto const* const B = &s.projection[number % tile::buffers][0][part_ * pairs];
+    auto const* const B = &s.projection[number % tile::stored][0][part_ * tile::part_steps];
 #pragma unroll
     for (int k = 0; k < pairs; ++k) {
-      float4 const two = drive[k], of_B = B[k][state_ / 2];
+      float4 const two = drive[k];
+      float2 const first = B[2 * k].two(state_), second = B[2 * k + 1].two(state_);
       decay_[2 * k][0] = decay(two.x * rate_[0]), decay_[2 * k][1] = decay(two.x * rate_[1]);
       decay_[2 * k + 1][0] = decay(two.z * rate_[0]);
       decay_[2 * k + 1][1] = decay(two.z * rate_[1]);
-      found_[2 * k][0] = two.y * of_B.x, found_[2 * k][1] = two.y * of_B.y;
-      found_[2 * k + 1][0] = two.w * of_B.z, found_[2 * k + 1][1] = two.w * of_B.w;
+      found_[2 * k][0] = two.y * first.x, found_[2 * k][1] = two.y * first.y;
+      found_[2 * k + 1][0] = two.w * second.x, found_[2 * k + 1][1] = two.w * second.y;
     }
   }
 
@@ -130,15 +131,18 @@ class relay_worker : relay_block<T> {
 
   /// What this lane has of Σ C·h.
   __device__ void sum_states(int number) {
-    auto const* const C = &s.projection[number % tile::buffers][1][part_ * pairs];
+    auto const* const C = &s.projection[number % tile::stored][1][part_ * tile::part_steps];
     auto* const sum =
         reinterpret_cast<float4*>(s.sum(number, channel_, state_ / 2) + part_ * tile::part_steps);
 #pragma unroll
-    for (int k = 0; k < pairs; k += 2) {
-      float4 const C0 = C[k][state_ / 2], C1 = C[k + 1][state_ / 2];
-      auto const* const h = &found_[2 * k];
-      sum[k / 2] = {fmaf(C0.x, h[0][0], C0.y * h[0][1]), fmaf(C0.z, h[1][0], C0.w * h[1][1]),
-                    fmaf(C1.x, h[2][0], C1.y * h[2][1]), fmaf(C1.z, h[3][0], C1.w * h[3][1])};
+    for (int k = 0; k < tile::part_steps; k += 4) {
+      float of[4];
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        float2 const two = C[k + i].two(state_);
+        of[i] = fmaf(two.x, found_[k + i][0], two.y * found_[k + i][1]);
+      }
+      sum[k / 4] = {of[0], of[1], of[2], of[3]};
     }
   }
 

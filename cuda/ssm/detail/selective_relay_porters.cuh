@@ -102,7 +102,7 @@ class relay_porter : relay_block<T> {
   T* y_;
 };
 
-/// Two warps a block: B and C, a step each thread.
+/// Two warps a block: B and C, a few pieces of 16 bytes each thread.
 template <class T>
 class relay_other_porter : relay_block<T> {
   using block = relay_block<T>;
@@ -110,41 +110,31 @@ class relay_other_porter : relay_block<T> {
   using typename block::tile;
 
  public:
-  __device__ relay_other_porter(block const& of, int thread) : block(of), t_{thread} {
-    B_ = p.B.at(of.b, t_, of.group, 0), C_ = p.C.at(of.b, t_, of.group, 0);
+  __device__ relay_other_porter(block const& of, int thread)
+      : block(of), t_{thread / pieces}, piece_{thread % pieces} {
+    int const state = piece_ * 16 / int{sizeof(T)};
+    B_ = p.B.at(of.b, t_, of.group, state), C_ = p.C.at(of.b, t_, of.group, state);
   }
 
   __device__ void begin() {}
   __device__ void request(int number) {
-    int const count = index_t{number} * tile::steps + t_ < p.length ? packet_elements : 0;
+    auto& rows = s.projection[number % tile::stored];
 #pragma unroll
-    for (int i = 0; i < packets; ++i) {
-      auto& slots = s.projections[number % tile::stored];
-      slots[0][i].template request<true>(t_, B_ + i * packet_elements, 1, count);
-      slots[1][i].template request<true>(t_, C_ + i * packet_elements, 1, count);
+    for (int t = t_; t < t_ + tile::steps; t += apart) {
+      bool const is_there = index_t{number} * tile::steps + t < p.length;
+      request_if(is_there, reinterpret_cast<uint4*>(&rows[0][t]) + piece_, B_);
+      request_if(is_there, reinterpret_cast<uint4*>(&rows[1][t]) + piece_, C_);
+      B_ += apart * p.B.time, C_ += apart * p.C.time;
     }
-    B_ += tile::steps * p.B.time, C_ += tile::steps * p.C.time;
     end_batch_of_requests();
   }
-  __device__ void stage(int number) {
-#pragma unroll
-    for (int which = 0; which < 2; ++which)
-#pragma unroll
-      for (int i = 0; i < packets; ++i) {
-        auto const packet = s.projections[number % tile::stored][which][i].get(t_);
-        auto* const two =
-            &s.projection[number % tile::buffers][which][t_ / 2][i * packet_elements / 2];
-#pragma unroll
-        for (int k = 0; k < packet_elements; k += 2) {
-          reinterpret_cast<float2*>(two + k / 2)[t_ % 2] = {packet[k], packet[k + 1]};
-        }
-      }
-  }
+  __device__ void stage(int) {}
   __device__ void read_out(int) {}
 
  private:
-  static constexpr int packets = tile::states / packet_elements;
-  int t_;
+  static constexpr int pieces = projection_row<T>::pieces;
+  static constexpr int apart = tile::other_porters / pieces;  // steps of a thread
+  int t_, piece_;
   T const *B_, *C_;
 };
 

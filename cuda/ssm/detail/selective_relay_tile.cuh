@@ -8,6 +8,25 @@
 
 namespace ssm::gpu::detail {
 
+/// B or C of a step.
+template <class T>
+struct alignas(16) projection_row {
+  static constexpr int states = 16, pieces = states * sizeof(T) / 16;
+  T state[states];
+
+  __device__ float2 two(int first) const {
+    if constexpr (sizeof(T) == 2) {
+      auto const word = reinterpret_cast<unsigned const&>(state[first]);
+      auto const number = [](unsigned half) {
+        return to_number(T::from_bits(static_cast<std::uint16_t>(half)));
+      };
+      return {number(word & 0xffffu), number(word >> 16)};
+    } else {
+      return reinterpret_cast<float2 const&>(state[first]);
+    }
+  }
+};
+
 /// What a block does: 64 steps of up to 12 channels at a time, as groups of four channels. Eight
 /// warps have a group, each eight of the steps; a lane has two states of one channel. Two more
 /// warps a group bring sequences and take away what was found; two bring B and C.
@@ -24,19 +43,19 @@ struct relay_tile {
 
   template <class T>
   struct shared {
-    // Of a few tiles: Δ and Δ·x; B and C of two steps, two states each; what each lane has
-    // of Σ C·h; whether all exponents are small, as far as each warp of porters knows.
+    // Of a few tiles: Δ and Δ·x; what each lane has of Σ C·h; whether all exponents are small, as
+    // far as each warp of porters knows.
     // Rows and groups begin at banks that threads of a warp do not meet in.
     float2 drives[buffers][most_groups][group_channels * (steps + 2) + 14];
-    float4 projection[buffers][2][steps / 2][states / 2 + 1];
     float sums[buffers][most_groups][group_channels * lanes * (steps + 4) + 12];
     int is_small[buffers][porters / 32 * most_groups];
     float2 state[most_groups][32];  // where a part hands them to the next
     float4 bias[most_groups], factor[most_groups], D[most_groups];
     float largest_rate[workers / 32 * most_groups];
-    // As they are stored: quads of channels and packets of states.
+    // As they are stored: quads of channels; B and C, which every lane converts for itself, as that
+    // takes less of shared memory's time than rows of floats.
     quad_slots<T, porters * most_groups> x[stored], step[stored], gate[stored];
-    packet_slots<T, other_porters> projections[stored][2][states / packet_elements];
+    projection_row<T> projection[stored][2][steps];
 
     __device__ float2* drive(int tile, int c) {
       return drives[tile % buffers][c / group_channels] + c % group_channels * (steps + 2);
