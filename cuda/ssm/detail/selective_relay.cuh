@@ -8,7 +8,7 @@
 
 namespace ssm::gpu::detail {
 
-/// Eight warps a group: the states of their part of each tile, and Σ C·h.
+/// Four warps a group: the states of their part of each tile, and Σ C·h.
 template <class T>
 class relay_worker : relay_block<T> {
   using block = relay_block<T>;
@@ -22,6 +22,9 @@ class relay_worker : relay_block<T> {
     group_ = warp % groups, part_ = warp / groups;
     channel_ = group_ * tile::group_channels + lane_ / tile::lanes;
     state_ = lane_ % tile::lanes * 2;
+    int const c = lane_ / tile::lanes, first = part_ * tile::part_steps;
+    drive_ = group_ * tile::drive_group + c * tile::drive_row + first;
+    sum_ = group_ * tile::sum_group + lane_ * tile::sum_row + first;
     float largest = 0.0f;
 #pragma unroll
     for (int k = 0; k < 2; ++k) {
@@ -30,6 +33,10 @@ class relay_worker : relay_block<T> {
       h_[k] = has_channel ? p.initial(of.b, of.channel + channel_, state_ + k) : 0.0f;
       largest = larger(largest, fabsf(rate_[k]));
     }
+    bool const leaves = p.checkpoints.data_handle() != nullptr && channel_ < of.channels;
+    checkpoint_ = leaves ? &p.checkpoints(of.b, first / selective_scan_checkpoint_steps, state_,
+                                          of.channel + channel_)
+                         : nullptr;
     if (part_ == 0) s.state[group_][lane_] = {h_[0], h_[1]};
     for (int far = 16; far > 0; far /= 2) {
       largest = larger(largest, __shfl_xor_sync(~0u, largest, far));
@@ -49,6 +56,7 @@ class relay_worker : relay_block<T> {
     for (int i = 0; i < tiles; ++i) {
       unsigned const starts = starts_of_sequences(i);
       barriers.wait_until_full(i);
+      load_drives(i);
       int const warps = groups * tile::porters / 32;
       bool const is_small =
           __all_sync(~0u, lane_ >= warps || s.is_small[i % tile::buffers][lane_] != 0);
@@ -68,10 +76,8 @@ class relay_worker : relay_block<T> {
       sum_states(i);
       barriers.leave(i);
     }
-    if (part_ == tile::parts - 1) {
-      store_states(&p.carry(this->b, this->channel, 0), p.carry.stride(1), p.carry.stride(2),
-                   {h_[0], h_[1]});
-    }
+    if (part_ < tile::parts - 1 || channel_ >= this->channels) return;
+    for (int k = 0; k < 2; ++k) p.carry(this->b, this->channel + channel_, state_ + k) = h_[k];
   }
 
  private:
@@ -84,15 +90,21 @@ class relay_worker : relay_block<T> {
     return __ballot_sync(~0u, lane_ < tile::part_steps && p.starts_sequence(this->b, t));
   }
 
+  /// Before it is known how decays are found.
+  __device__ void load_drives(int number) {
+    auto const* const drives =
+        reinterpret_cast<float4 const*>(&s.drives[number % tile::buffers][drive_]);
+#pragma unroll
+    for (int k = 0; k < pairs; ++k) drives_[k] = drives[k];
+  }
+
   /// Decays and what is added to the states.
   template <class Decay>
   __device__ void find_decays(int number, Decay const& decay) {
-    auto const* const drive =
-        reinterpret_cast<float4 const*>(s.drive(number, channel_) + part_ * tile::part_steps);
     auto const* const B = &s.projection[number % tile::stored][0][part_ * tile::part_steps];
 #pragma unroll
     for (int k = 0; k < pairs; ++k) {
-      float4 const two = drive[k];
+      float4 const two = drives_[k];
       float2 const first = B[2 * k].two(state_), second = B[2 * k + 1].two(state_);
       decay_[2 * k][0] = decay(two.x * rate_[0]), decay_[2 * k][1] = decay(two.x * rate_[1]);
       decay_[2 * k + 1][0] = decay(two.z * rate_[0]);
@@ -105,9 +117,13 @@ class relay_worker : relay_block<T> {
   /// All steps of this part, once the part before has handed on its states.
   template <class Next>
   __device__ void step_states(int number, Next const& next) {
-    unsigned all = 0;  // what needs no state is done before: the compiler sees a dependence
+    // What needs no state is done before, as the compiler sees a dependence. Every second step of
+    // it is enough.
+    unsigned all = 0;
 #pragma unroll
-    for (auto const& two : decay_) all |= __float_as_uint(two[0]) | __float_as_uint(two[1]);
+    for (int k = 3; k < tile::part_steps; k += 4) {
+      all |= __float_as_uint(decay_[k][0]) | __float_as_uint(decay_[k][1]);
+    }
     float2& state = s.state[group_][lane_];
     barriers.take_over(group_, part_, number, all & static_cast<unsigned>(p.length >> 62));
     float2 const entering = state;
@@ -121,40 +137,45 @@ class relay_worker : relay_block<T> {
       }
     state = {h_[0], h_[1]};
     barriers.hand_on(group_, part_);
-    index_t const t = index_t{number} * tile::steps + part_ * tile::part_steps;
-    if (p.checkpoints.data_handle() != nullptr && t % selective_scan_checkpoint_steps == 0 &&
-        t < p.length) {
-      store_states(&p.checkpoints(this->b, t / selective_scan_checkpoint_steps, 0, this->channel),
-                   p.checkpoints.stride(3), p.checkpoints.stride(2), entering);
+    if (checkpoint_ != nullptr) leave_checkpoints(number, entering);
+  }
+
+  __device__ void leave_checkpoints(int number, float2 const& entering) {
+    constexpr int apart = static_cast<int>(selective_scan_checkpoint_steps);
+    static_assert(tile::part_steps % apart == 0);
+    int const left = static_cast<int>(p.length) - (number * tile::steps + part_ * tile::part_steps);
+    float* at = checkpoint_;
+#pragma unroll
+    for (int k = 0; k < tile::part_steps; k += apart, at += p.checkpoints.stride(1)) {
+      float const* const before = found_[k > 0 ? k - 1 : 0];
+      if (k >= left) continue;
+      at[0] = k > 0 ? before[0] : entering.x;
+      at[p.checkpoints.stride(2)] = k > 0 ? before[1] : entering.y;
     }
+    checkpoint_ += tile::steps / apart * p.checkpoints.stride(1);
   }
 
   /// What this lane has of Σ C·h.
   __device__ void sum_states(int number) {
     auto const* const C = &s.projection[number % tile::stored][1][part_ * tile::part_steps];
-    auto* const sum =
-        reinterpret_cast<float4*>(s.sum(number, channel_, state_ / 2) + part_ * tile::part_steps);
+    auto* const sum = reinterpret_cast<float4*>(&s.sums[number % tile::buffers][sum_]);
+    float of[tile::part_steps];  // stored once all is loaded, or loads wait for what is stored
+#pragma unroll
+    for (int k = 0; k < tile::part_steps; ++k) {
+      float2 const two = C[k].two(state_);
+      of[k] = fmaf(two.x, found_[k][0], two.y * found_[k][1]);
+    }
 #pragma unroll
     for (int k = 0; k < tile::part_steps; k += 4) {
-      float of[4];
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        float2 const two = C[k + i].two(state_);
-        of[i] = fmaf(two.x, found_[k + i][0], two.y * found_[k + i][1]);
-      }
-      sum[k / 4] = {of[0], of[1], of[2], of[3]};
+      sum[k / 4] = {of[k], of[k + 1], of[k + 2], of[k + 3]};
     }
   }
 
-  __device__ void store_states(float* first, index_t channel_stride, index_t state_stride,
-                               float2 const& states) const {
-    if (channel_ >= this->channels) return;
-    float* const at = first + channel_ * channel_stride + state_ * state_stride;
-    at[0] = states.x, at[state_stride] = states.y;
-  }
-
   int lane_, group_, part_, channel_, state_;
+  int drive_, sum_;    // where this lane's are in each buffer
+  float* checkpoint_;  // the next to leave; null: none
   float rate_[2], h_[2];
+  float4 drives_[pairs];              // Δ and Δ·x of two steps each
   float decay_[tile::part_steps][2];  // or less by 1, if all are next to 1
   float found_[tile::part_steps][2];  // what is added to the states; then the states
 };

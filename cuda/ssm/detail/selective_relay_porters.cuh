@@ -17,10 +17,14 @@ class relay_porter : relay_block<T> {
 
  public:
   __device__ relay_porter(block const& of, int thread) : block(of), thread_{thread} {
-    t_ = thread_ / of.groups, group_ = thread_ % of.groups;
+    // Four lanes have four steps of a group, so that no two lanes of a warp meet in a bank.
+    t_ = thread_ / 4 / of.groups * 4 + thread_ % 4, group_ = thread_ / 4 % of.groups;
     int const c = group_ * tile::group_channels;
-    has_channels_ = c < of.channels;
-    index_t const first = of.channel + (has_channels_ ? c : 0);
+    bool const has_channels = c < of.channels;
+    index_t const first = of.channel + (has_channels ? c : 0);
+    index_t const left = has_channels && t_ < p.length ? p.length - t_ : 0;
+    has_tiles_ = static_cast<int>((left + tile::steps - 1) / tile::steps);
+    drive_ = group_ * tile::drive_group + t_, sum_ = group_ * tile::sum_group + t_;
     x_ = p.x.at(of.b, t_, first), step_ = p.step_size.at(of.b, t_, first);
     gate_ = p.gate.at(of.b, t_, first), y_ = p.y.at(of.b, t_, first);
   }
@@ -32,9 +36,7 @@ class relay_porter : relay_block<T> {
     }
   }
 
-  __device__ bool has_step(int number) const {
-    return has_channels_ && index_t{number} * tile::steps + t_ < p.length;
-  }
+  __device__ bool has_step(int number) const { return number < has_tiles_; }
 
   /// Ask for the next tile: one batch, empty after the last.
   __device__ void request(int number) {
@@ -60,13 +62,14 @@ class relay_porter : relay_block<T> {
       float4 const factor = s.factor[group_];
       step[0] *= factor.x, step[1] *= factor.y, step[2] *= factor.z, step[3] *= factor.w;
     }
+    float2* const drive = &s.drives[number % tile::buffers][drive_];
     float largest = 0.0f;
     bool const is_there = has_step(number);
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       step[i] = is_there ? step[i] : 0.0f;
       largest = larger(largest, fabsf(step[i]));
-      s.drive(number, group_ * tile::group_channels + i)[t_] = {step[i], step[i] * of_x[i]};
+      drive[i * tile::drive_row] = {step[i], step[i] * of_x[i]};
     }
     int const is_small = __all_sync(~0u, largest * largest_rate_ <= small_exponent);
     if (thread_ % 32 == 0) s.is_small[number % tile::buffers][thread_ / 32] = is_small;
@@ -78,11 +81,12 @@ class relay_porter : relay_block<T> {
     int const slot = number % tile::stored;
     float4 const x = s.x[slot].get(thread_).numbers(), D = s.D[group_];
     float y[] = {D.x * x.x, D.y * x.y, D.z * x.z, D.w * x.w};
+    float const* const sums = &s.sums[number % tile::buffers][sum_];
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
 #pragma unroll
       for (int n = 0; n < tile::lanes; ++n) {
-        y[i] += s.sum(number, group_ * tile::group_channels + i, n)[t_];
+        y[i] += sums[(i * tile::lanes + n) * tile::sum_row];
       }
     }
     if (p.gate.data != nullptr) {
@@ -96,13 +100,14 @@ class relay_porter : relay_block<T> {
   }
 
   int thread_, t_, group_;
-  bool has_channels_;
+  int has_tiles_;    // in which this thread has a step
+  int drive_, sum_;  // where its own are in each buffer
   float largest_rate_;
   T const *x_, *step_, *gate_;
   T* y_;
 };
 
-/// Two warps a block: B and C, a few pieces of 16 bytes each thread.
+/// One warp a block: B and C, a few pieces of 16 bytes each thread.
 template <class T>
 class relay_other_porter : relay_block<T> {
   using block = relay_block<T>;

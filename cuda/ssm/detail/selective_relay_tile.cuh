@@ -27,27 +27,30 @@ struct alignas(16) projection_row {
   }
 };
 
-/// What a block does: 64 steps of up to 12 channels at a time, as groups of four channels. Eight
-/// warps have a group, each eight of the steps; a lane has two states of one channel. Two more
-/// warps a group bring sequences and take away what was found; two bring B and C.
+/// What a block does: 64 steps of up to 12 channels at a time, as groups of four channels. Four
+/// warps have a group, each 16 of the steps; a lane has two states of one channel. Two more
+/// warps a group bring sequences and take away what was found; one brings B and C.
 struct relay_tile {
-  static constexpr int parts = 8, part_steps = 8, steps = parts * part_steps;
+  static constexpr int parts = 4, part_steps = 16, steps = parts * part_steps;
   static constexpr int group_channels = 4, most_groups = 3;
   static constexpr int channels = group_channels * most_groups;
   static constexpr int states = 16, lanes = states / 2;        // of a channel
   static constexpr int workers = 32 * parts, porters = steps;  // threads of a group
-  static constexpr int other_porters = steps;                  // of a block
+  static constexpr int other_porters = 32;                     // of a block
   static constexpr int most_threads = (workers + porters) * most_groups + other_porters;
   static constexpr int buffers = 3;  // of tiles
   static constexpr int stored = 4;   // tiles as they are in memory
+  // Rows of steps, of a channel or of one lane of a channel, and groups of them begin at banks that
+  // threads of a warp do not meet in.
+  static constexpr int drive_row = steps + 2, drive_group = group_channels * drive_row + 4;
+  static constexpr int sum_row = steps + 4, sum_group = group_channels * lanes * sum_row + 12;
 
   template <class T>
   struct shared {
     // Of a few tiles: Δ and Δ·x; what each lane has of Σ C·h; whether all exponents are small, as
     // far as each warp of porters knows.
-    // Rows and groups begin at banks that threads of a warp do not meet in.
-    float2 drives[buffers][most_groups][group_channels * (steps + 2) + 14];
-    float sums[buffers][most_groups][group_channels * lanes * (steps + 4) + 12];
+    float2 drives[buffers][most_groups * drive_group];
+    float sums[buffers][most_groups * sum_group];
     int is_small[buffers][porters / 32 * most_groups];
     float2 state[most_groups][32];  // where a part hands them to the next
     float4 bias[most_groups], factor[most_groups], D[most_groups];
@@ -56,14 +59,6 @@ struct relay_tile {
     // takes less of shared memory's time than rows of floats.
     quad_slots<T, porters * most_groups> x[stored], step[stored], gate[stored];
     projection_row<T> projection[stored][2][steps];
-
-    __device__ float2* drive(int tile, int c) {
-      return drives[tile % buffers][c / group_channels] + c % group_channels * (steps + 2);
-    }
-    __device__ float* sum(int tile, int c, int lane) {
-      return sums[tile % buffers][c / group_channels] +
-             (c % group_channels * lanes + lane) * (steps + 4);
-    }
   };
 };
 
