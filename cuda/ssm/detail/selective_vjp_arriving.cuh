@@ -4,7 +4,6 @@
 #pragma once
 
 #include "ssm/detail/device_math.cuh"
-#include "ssm/detail/early_launch.cuh"
 #include "ssm/detail/selective_moments.cuh"
 #include "ssm/detail/selective_vjp_problem.cuh"
 
@@ -14,11 +13,11 @@ namespace ssm::gpu::detail {
 /// e = Σ_t exp(A'·Σ_{s≤t} Δ_s) C_t dy_t, walking from its begin: the mirror of entering_kernel. A
 /// state is left where all that comes later would be multiplied by less than 2^threshold: what is
 /// dropped is at most that part of the state's cotangent there. A block walks 32 channels and up to
-/// 16 states, 32 steps at a time: a lane has a channel, a warp eight of the steps.
+/// 16 states, 16 steps at a time: a lane has a channel, a warp eight of the steps.
 struct arriving_tile {
-  static constexpr int threads = 128;
+  static constexpr int threads = 64;
   static constexpr int warps = threads / 32;
-  static constexpr int steps = 32;
+  static constexpr int steps = 16;
   static constexpr int warp_steps = steps / warps;
   static constexpr int channels = 32;
   static constexpr int states = 16;
@@ -27,13 +26,16 @@ struct arriving_tile {
 
   struct shared {
     float4 pair[steps][channels / 2];  // projected step size and dy of two channels
-    float C[2][states][steps];         // of this tile and the next, as are the sums
+    float C[2][states][steps + 4];     // of this tile and the next, as are the sums; a warp's rows
+                                       // begin at banks of their own
     float sum[2][warps][channels];     // Σ Δ of a warp's steps
     float part[warps][states][channels];
   };
 };
 
-template <class T, bool Packed>
+/// Where a segment is over before it is looked whether states have decayed, none is left (Leaves):
+/// without branches exponentials of one do not wait for another.
+template <class T, bool Packed, bool Leaves>
 class arriving_block {
   using tile = arriving_tile;
 
@@ -58,8 +60,10 @@ class arriving_block {
     int const there = block.channels - at_.y;
     bool const is_whole = there > 0 && (p.along_time || there > packet_elements);
     count_ = is_whole ? packet_elements : there > 0 ? there : 0;
-    quad_ = p.projections_along_time ? int2{lane_ % 8 * 4, 4 * warp_ + lane_ / 8}
-                                     : int2{lane_, 4 * warp_};
+    int const i = static_cast<int>(threadIdx.x);
+    constexpr int along = tile::steps / 4;
+    quad_ = p.projections_along_time ? int2{i % along * 4, i / along}
+                                     : int2{i % tile::steps, i / tile::steps * 4};
     C_ = p.C.at(block.b, begin_ + quad_.x, block.group, first_state_ + quad_.y);
   }
 
@@ -112,7 +116,7 @@ class arriving_block {
       }
 #pragma unroll
       for (int n = 0; n < tile::states; ++n) {
-        if (alive >> n & 1) {
+        if (!Leaves || (alive >> n & 1) != 0) {
           auto const* const four =
               reinterpret_cast<float4 const*>(&s.C[buffer][n][warp_ * tile::warp_steps]);
           float4 const low = four[0], high = four[1];
@@ -127,11 +131,8 @@ class arriving_block {
       float const more = sum_of_tile - rest, next = walked + more;
       rest = (next - walked) - more;
       walked = next;
-      if (number % 4 != 3) continue;  // looking costs as much as a state
-#pragma unroll
-      for (int n = 0; n < tile::states; ++n) {
-        bool const is_dead = !has_channel || rate[n] * walked < p.threshold;
-        if (__all_sync(~0u, is_dead)) alive &= ~(1u << n);
+      if constexpr (Leaves) {
+        if (number % 8 == 7) alive = still_alive(alive, has_channel, rate, walked);
       }
     }
 #pragma unroll
@@ -152,6 +153,17 @@ class arriving_block {
   }
 
  private:
+  /// The states that have not decayed in all channels. Looking costs as much as a state.
+  __device__ unsigned still_alive(unsigned alive, bool has_channel,
+                                  float const (&rate)[tile::states], float walked) const {
+#pragma unroll
+    for (int n = 0; n < tile::states; ++n) {
+      bool const is_dead = !has_channel || rate[n] * walked < p.threshold;
+      if (__all_sync(~0u, is_dead)) alive &= ~(1u << n);
+    }
+    return alive;
+  }
+
   /// Ask for the tile from step t0 on; nothing, after the last.
   __device__ void request(index_t t0) {
     index_t const left = end_ - t0;
@@ -225,7 +237,7 @@ class arriving_block {
   /// Bit t: step t of a tile starts a sequence, so that nothing from it on counts.
   __device__ unsigned starts_of_sequences(index_t t0) const {
     if (p.sequence.data_handle() == nullptr) return 0;
-    return __ballot_sync(~0u, p.starts_sequence(block.b, t0 + lane_));
+    return __ballot_sync(~0u, lane_ < tile::steps && p.starts_sequence(block.b, t0 + lane_));
   }
 
   __device__ static int swizzled(int i) {
@@ -243,12 +255,13 @@ class arriving_block {
   stored_quad<T> next_C_;
 };
 
-template <class T, bool Packed>
-__global__ void __launch_bounds__(128, 5)
+/// 8 blocks of 126 registers spill nothing; 10 of 96 take 15 % longer.
+template <class T, bool Packed, bool Leaves>
+__global__ void __launch_bounds__(arriving_tile::threads, 8)
     arriving_kernel(__grid_constant__ selective_vjp_problem<T> const p) {
   __shared__ arriving_tile::shared memory;
   index_t const parts = (p.states + arriving_tile::states - 1) / arriving_tile::states;
-  arriving_block<T, Packed>(p, memory, parts).run();
+  arriving_block<T, Packed, Leaves>(p, memory, parts).run();
 }
 
 /// The same for segments that are not long, by any number of walks.
@@ -259,40 +272,6 @@ __global__ void __launch_bounds__(moments_tile::threads, 4)
   auto& memory = *reinterpret_cast<moments_tile::gated<T>*>(arriving_moments_memory);
   if (p.along_time) return moments_warp<selective_vjp_problem, T, Packed, true>(p, memory).run();
   moments_warp<selective_vjp_problem, T, Packed, false>(p, memory).run();
-}
-
-/// From what each segment gives and the cotangent of the final state to the cotangent of the state
-/// that leaves each walk: e_w-1 = decay_w e_w + given_w.
-template <class T>
-__global__ void __launch_bounds__(128)
-    fold_back_kernel(__grid_constant__ selective_vjp_problem<T> const p) {
-  wait_for_earlier_kernels();
-  admit_next_kernel();
-  index_t const i = blockIdx.x * index_t{blockDim.x} + threadIdx.x;
-  index_t const c = i % p.channels, n = i / p.channels % p.states, b = i / p.channels / p.states;
-  if (b >= p.batch) return;
-  constexpr int together = 8;  // loads do not wait for the chain
-  index_t const next = p.states * p.channels;
-  float e = p.carry_cotangent(b, c, n);
-  index_t const last = p.segments * p.walks - 1;
-  float* arriving = p.arriving + p.walk_state(b, last, n, c);
-  float const* decay = p.decay + p.walk_state(b, last, n, c);
-  *arriving = e;
-  for (index_t left = last + 1 - p.walks; left > 0; left -= together) {
-    float given[together], factor[together];
-#pragma unroll
-    for (int k = 0; k < together; ++k) {
-      given[k] = k < left ? arriving[-(k + 1) * next] : 0.0f;
-      factor[k] = k < left ? decay[-k * next] : 0.0f;
-    }
-#pragma unroll
-    for (int k = 0; k < together; ++k) {
-      // A decay of 0 cuts even what is infinite, as a start of a sequence does.
-      e = factor[k] == 0.0f ? given[k] : fmaf(factor[k], e, given[k]);
-      if (k < left) arriving[-(k + 1) * next] = e;
-    }
-    arriving -= together * next, decay -= together * next;
-  }
 }
 
 }  // namespace ssm::gpu::detail

@@ -9,6 +9,7 @@
 #include "ssm/detail/early_launch.cuh"
 #include "ssm/detail/selective_launch.cuh"
 #include "ssm/detail/selective_vjp_arriving.cuh"
+#include "ssm/detail/selective_vjp_fold.cuh"
 #include "ssm/detail/selective_vjp_kernel.cuh"
 #include "ssm/detail/selective_vjp_sums.cuh"
 
@@ -139,8 +140,8 @@ void launch_pass(on where, Problem const& p, index_t count, int shared, void (*p
       p.batch * (p.channels / p.group_channels) * blocks_of_group(p, Tile::channels) * parts;
   auto* const kernel = p.packed ? packed : unpacked;
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared), name);
-  kernel<<<dim3(blocks_for(blocks * 128, name), static_cast<unsigned>(count)), 128, shared,
-           where.stream>>>(p);
+  kernel<<<dim3(blocks_for(blocks * 128, name), static_cast<unsigned>(count)), Tile::threads,
+           shared, where.stream>>>(p);
   check(cudaGetLastError(), name);
 }
 
@@ -164,8 +165,14 @@ void launch_arriving(on where, selective_vjp_problem<T> const& p) {
                               arriving_moments_kernel<T, true>, arriving_moments_kernel<T, false>,
                               "arriving_moments_kernel");
   } else {
-    launch_pass<arriving_tile>(where, p, count, 0, arriving_kernel<T, true>,
-                               arriving_kernel<T, false>, "arriving_kernel");
+    auto const launch = [&](auto* packed, auto* unpacked) {
+      launch_pass<arriving_tile>(where, p, count, 0, packed, unpacked, "arriving_kernel");
+    };
+    if (p.segment_length < 128) {
+      launch(arriving_kernel<T, true, false>, arriving_kernel<T, false, false>);
+    } else {
+      launch(arriving_kernel<T, true, true>, arriving_kernel<T, false, true>);
+    }
   }
 }
 
