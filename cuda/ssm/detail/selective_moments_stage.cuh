@@ -46,9 +46,10 @@ class moments_stage {
     states_ = min(static_cast<int>(p.states) - first_state_, tile::states);
     lane_ = static_cast<int>(threadIdx.x) % 32, g_ = lane_ / 4, q_ = lane_ % 4;
     index_t const t0 = first_step(arrives ? 0 : tiles() - 1);
-    from_ = source().at(b_, t0 + 4 * q_, channel_ + 4 * g_);
-    step_ = p.step_size.at(b_, t0 + 4 * q_, channel_ + 4 * g_);
-    if constexpr (arrives) gate_ = p.gate.at(b_, t0 + 4 * q_, channel_ + 4 * g_);
+    int2 const first_place = place(0);
+    from_ = source().at(b_, t0 + first_place.x, channel_ + first_place.y);
+    step_ = p.step_size.at(b_, t0 + first_place.x, channel_ + first_place.y);
+    if constexpr (arrives) gate_ = p.gate.at(b_, t0 + first_place.x, channel_ + first_place.y);
     count_ = min(channels_ - 4 * g_, 4);
     int2 const at = quad(0);
     projection_ = projection().at(b_, t0 + at.x, block.group, first_state_ + at.y);
@@ -70,22 +71,13 @@ class moments_stage {
 
   /// Ask for the next tile, of so many steps.
   __device__ void request(int steps) {
-    index_t const across = source().stride(!AlongTime);
-    index_t const step_across = p.step_size.stride(!AlongTime);
 #pragma unroll
-    for (int k = 0; k < 4; ++k) {
-      int there = steps == 0 ? 0 : !AlongTime ? count_ : k < count_ ? 4 : 0;
+    for (int k = 0; k < requests; ++k) {
+      request(block_.from, source(), from_, k, steps);
+      request(block_.step, p.step_size, step_, k, steps);
       if constexpr (arrives) {
-        int const left = steps - 4 * q_;
-        there = AlongTime ? min(there, left) : k < left ? there : 0;
-        index_t const gate_across = p.gate.stride(!AlongTime);
-        block_.gate[k].template request<Packed>(gate_ + k * gate_across, p.gate.stride(AlongTime),
-                                                p.gate.data == nullptr ? 0 : there);
+        request(block_.gate, p.gate, gate_, k, p.gate.data == nullptr ? 0 : steps);
       }
-      block_.from[k].template request<Packed>(from_ + k * across, source().stride(AlongTime),
-                                              there);
-      block_.step[k].template request<Packed>(step_ + k * step_across,
-                                              p.step_size.stride(AlongTime), there);
     }
 #pragma unroll
     for (int k = 0; k < 2; ++k) {
@@ -195,6 +187,40 @@ class moments_stage {
     return walk() * length() + number * tile::steps;
   }
 
+  // Two quads of numbers of 16 bits are asked for as one: a copy costs shared memory's time by the
+  // rows that it touches.
+  static constexpr bool in_pairs = Packed && sizeof(T) == 2;
+  static constexpr int requests = in_pairs ? 2 : 4;  // of a lane, for a tile of an array
+
+  /// Step and channel where this lane's k-th request begins in a tile.
+  __device__ int2 place(int k) const {
+    if (in_pairs && AlongTime) return {lane_ % 2 * 8, lane_ / 2 + 16 * k};
+    if (in_pairs) return {lane_ / 4 + 8 * k, lane_ % 4 * 8};
+    return AlongTime ? int2{4 * q_, 4 * g_ + k} : int2{4 * q_ + k, 4 * g_};
+  }
+  /// Where the quad of channel 4g or step 4q, and of another three, is kept: those asked for as one
+  /// together, and so that a warp that reads its own meets no bank twice.
+  __device__ static int slot(int g, int q) {
+    int const of_lane = AlongTime || sizeof(T) > 2 ? 4 * g + q : 8 * q + (g ^ (q & 2) * 2);
+    return static_cast<int>(threadIdx.x) / 32 * 32 + of_lane;
+  }
+
+  template <class U>
+  __device__ void request(quad_slots<T, moments_tile::threads> (&to)[4],
+                          selective_array<U> const& array, T const* first, int k, int steps) {
+    int2 const at = place(k);
+    int const left = AlongTime ? steps - at.x : channels_ - at.y;
+    int const there = at.x < steps && at.y < channels_ ? left : 0;
+    constexpr int apart = !in_pairs ? 1 : AlongTime ? 16 : 8;
+    T const* const from = first + apart * k * array.stride(!AlongTime);
+    auto& slots = to[(AlongTime ? at.y : at.x) % 4];
+    if constexpr (in_pairs) {
+      slots.request_two(slot(at.y / 4, at.x / 4), from, there > 0);
+    } else {
+      slots.template request<Packed>(slot(g_, q_), from, array.stride(AlongTime), there);
+    }
+  }
+
   /// Step and state where this lane's k-th quad of the projection begins in a tile; the second has
   /// 8 states more.
   __device__ int2 quad(int k) const {
@@ -206,7 +232,7 @@ class moments_stage {
                           float (&to)[16]) const {
 #pragma unroll
     for (int k = 0; k < 4; ++k) {
-      float4 const four = from[k].get().numbers();
+      float4 const four = from[k].get(slot(g_, q_)).numbers();
       float const number[] = {four.x, four.y, four.z, four.w};
 #pragma unroll
       for (int i = 0; i < 4; ++i) to[AlongTime ? 4 * k + i : 4 * i + k] = number[i];

@@ -244,16 +244,25 @@ __device__ stored_quad<T> load_quad_of(T const* first, index_t stride, int count
 template <class T, int Threads>
 struct quad_slots {
   using bytes = std::conditional_t<sizeof(T) == 2, uint2, uint4>;
-  bytes quad[Threads];
+  alignas(16) bytes quad[Threads];
 
   template <bool Packed>
   __device__ void request(T const* first, index_t stride, int count) {
+    request<Packed>(static_cast<int>(threadIdx.x), first, stride, count);
+  }
+  template <bool Packed>
+  __device__ void request(int to, T const* first, index_t stride, int count) {
     if constexpr (Packed) {
-      request_if(count > 0, &quad[threadIdx.x], first);
+      request_if(count > 0, &quad[to], first);
     } else {
       auto const stored = load_quad_of<false>(first, stride, count);
-      memcpy(&quad[threadIdx.x], stored.word, sizeof(bytes));
+      memcpy(&quad[to], stored.word, sizeof(bytes));
     }
+  }
+  /// Two quads that lie together, in memory as here, from multiples of 16 bytes.
+  __device__ void request_two(int to, T const* first, bool is_wanted) {
+    static_assert(sizeof(bytes) == 8);
+    request_if(is_wanted, reinterpret_cast<uint4*>(&quad[to]), first);
   }
   __device__ stored_quad<T> get() const { return get(static_cast<int>(threadIdx.x)); }
   __device__ stored_quad<T> get(int i) const {
