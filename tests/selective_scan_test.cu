@@ -182,6 +182,22 @@ TEST(SelectiveScan, IsTheFormulaForManyRows) {
   }
 }
 
+// More than a multiprocessor takes one by one: up to four blocks of channels run in one block, the
+// last of which has fewer.
+TEST(SelectiveScan, IsTheFormulaWhereSquadsShareABlock) {
+  SSM_SKIP_WITHOUT_DEVICE();
+  std::uint64_t seed = 2970;
+  for (auto const& layout : layouts)
+    for (index_t const segments : {1, 2, 3}) {
+      expect_truth<float>({45, 100, 24, 16}, 3, {}, seed++, layout, {.segments = segments});
+    }
+  for (index_t const states : {7, 30, 100}) {
+    expect_truth<float>({135, 70, 8, states}, 1, {}, seed++, {}, {.segments = 3});
+  }
+  expect_truth<bfloat16>({45, 100, 24, 16}, 3, selective_options::all(), seed++, {},
+                         {.segments = 3});
+}
+
 TEST(SelectiveScan, RoundsOnceToSixteenBits) {
   SSM_SKIP_WITHOUT_DEVICE();
   std::uint64_t seed = 3000;

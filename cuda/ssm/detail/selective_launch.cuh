@@ -47,25 +47,22 @@ bool has_quads(selective_projection<T> const& of, bool along_time) {
          reinterpret_cast<std::uintptr_t>(of.data) % (4 * sizeof(T)) == 0;
 }
 
-/// Which kernel has a model's states, and how many channels a block of it has.
+/// Which kernel has a model's states, and how many channels a squad or a block of it has.
 struct selective_shape {
   int states, lanes;
   bool is_uncut = false;  // in time
   int relay_groups = 0;   // of a block of relay_kernel, if that has the problem
 
   int channels() const { return 2 * 128 / lanes; }
-  index_t blocks(bool packed) const {
-    if (!packed) return selective_blocks<8, 2, false>;
-    return lanes * states <= 16 ? selective_blocks<8, 2, true>
-           : lanes <= 8         ? selective_blocks<8, 8, true>
-                                : selective_blocks<8, 32, true>;
+  index_t squads(bool packed) const {
+    if (!packed) return selective_squads<8, 2, false>;
+    return lanes * states <= 16 ? selective_squads<8, 2, true>
+           : lanes <= 8         ? selective_squads<8, 8, true>
+                                : selective_squads<8, 32, true>;
   }
 };
 
-template <class T>
-using selective_kernel = void (*)(selective_problem<T>);
-
-/// As many segments as make one wave of blocks, `slots` at a time.
+/// As many segments as make one wave of blocks of channels, `slots` at a time.
 inline index_t segments_for(index_t blocks, index_t length, index_t slots) {
   index_t const fitting = std::max<index_t>(slots / blocks, 1);
   return std::clamp<index_t>(length / least_segment, 1, std::min<index_t>(fitting, 65535));
@@ -91,7 +88,7 @@ selective_shape shape_for(selective_problem<T> const& p, index_t wanted) {
     if (int const groups = relay_groups(p); groups > 0) return {8, 2, true, groups};
     // In blocks of half as many channels many rows need not be cut, so that no first pass is
     // needed; but where segments are long it is short.
-    index_t const slots = multiprocessors() * usual.blocks(true);
+    index_t const slots = multiprocessors() * usual.squads(true);
     index_t const blocks = blocks_of_channels(p, half.channels());
     index_t const cut = segments_for(blocks_of_channels(p, usual.channels()), p.length, slots);
     bool const fits = 16 * blocks >= 7 * slots && blocks <= slots;
@@ -103,40 +100,93 @@ selective_shape shape_for(selective_problem<T> const& p, index_t wanted) {
   return {8, lanes};
 }
 
+/// How many blocks of so many channels there are in all, in `parts` segments or parts of states.
+template <class T>
+int squads_of(selective_problem<T> const& p, index_t channels, index_t parts) {
+  index_t const squads = blocks_of_channels(p, channels) * parts;
+  require<shape_error>(squads < std::numeric_limits<std::int32_t>::max(),
+                       "selective_scan: ", squads, " blocks of channels, expected less than 2^31");
+  return static_cast<int>(squads);
+}
+
+/// How many of so many squads are one block, at most `most`: together they fill the device. But two
+/// that begin together stay together, and want the same unit at a time: these are blocks.
+inline int squads_in_block(index_t squads, int most, int shared) {
+  index_t const of_processor = (squads - 1) / multiprocessors() + 1;
+  if (of_processor <= 2) return 1;
+  int in_block = static_cast<int>(std::min<index_t>(of_processor, most));
+  while (in_block > 1 && !has_shared_memory(in_block * shared)) --in_block;
+  return in_block;
+}
+
+template <class T>
+void launch_moments(on where, selective_problem<T> const& p, int squads) {
+  constexpr int shared = sizeof(moments_tile::shared<T>);
+  auto* const kernel = p.packed ? moments_kernel<T, true> : moments_kernel<T, false>;
+  int in_block = squads_in_block(squads * (p.segments - 1), moments_tile::squads, shared);
+  if (squads % in_block != 0) in_block = 1;  // none is idle
+  check(
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, in_block * shared),
+      "cudaFuncSetAttribute");
+  dim3 const grid(static_cast<unsigned>(squads / in_block), static_cast<unsigned>(p.segments - 1));
+  dim3 const block(moments_tile::threads, static_cast<unsigned>(in_block));
+  kernel<<<grid, block, in_block * shared, where.stream>>>(p);
+  check(cudaGetLastError(), "moments_kernel");
+}
+
+/// What enters segments, as far as it comes from the one before.
+template <class T>
+void launch_first_pass(on where, selective_problem<T> const& p) {
+  static_assert(entering_tile::states == moments_tile::states);
+  index_t const parts = (p.states + entering_tile::states - 1) / entering_tile::states;
+  if (p.segment_length < long_segment<T>) {
+    return launch_moments(where, p, squads_of(p, moments_tile::channels, parts));
+  }
+  auto* const kernel = p.packed ? entering_kernel<T, true> : entering_kernel<T, false>;
+  dim3 const grid(static_cast<unsigned>(squads_of(p, entering_tile::channels, parts)),
+                  static_cast<unsigned>(p.segments - 1));
+  kernel<<<grid, entering_tile::threads, 0, where.stream>>>(p);
+  check(cudaGetLastError(), "entering_kernel");
+}
+
 template <class T, int States, int Lanes, bool Packed>
-void launch_selective(on where, selective_problem<T> const& p, unsigned blocks) {
+void launch_selective(on where, selective_problem<T> const& p, int squads) {
+  constexpr int most = selective_squads<States, Lanes, Packed>;
   constexpr int shared = sizeof(typename selective_tile<T, States, Lanes>::shared);
   auto* const kernel = selective_scan_kernel<T, States, Lanes, Packed>;
-  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared),
-        "cudaFuncSetAttribute");
-  kernel<<<dim3(blocks, static_cast<unsigned>(p.segments)), 128, shared, where.stream>>>(p);
+  int const in_block = squads_in_block(squads, most, shared);
+  check(
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, in_block * shared),
+      "cudaFuncSetAttribute");
+  auto const blocks = static_cast<unsigned>((squads + in_block - 1) / in_block);
+  kernel<<<blocks, dim3(128, static_cast<unsigned>(in_block)), in_block * shared, where.stream>>>(
+      p, squads);
   check(cudaGetLastError(), "selective_scan_kernel");
 }
 
 template <class T, int States, int Lanes>
-void launch_selective(on where, selective_problem<T> const& p, unsigned blocks) {
-  return p.packed ? launch_selective<T, States, Lanes, true>(where, p, blocks)
-                  : launch_selective<T, States, Lanes, false>(where, p, blocks);
+void launch_selective(on where, selective_problem<T> const& p, int squads) {
+  return p.packed ? launch_selective<T, States, Lanes, true>(where, p, squads)
+                  : launch_selective<T, States, Lanes, false>(where, p, squads);
 }
 
 template <class T>
-void launch_selective(on where, selective_problem<T> const& p, selective_shape shape,
-                      unsigned blocks) {
+void launch_selective(on where, selective_problem<T> const& p, selective_shape shape, int squads) {
   if (shape.states == 4 && shape.lanes == 4) {
-    return launch_selective<T, 4, 4, true>(where, p, blocks);
+    return launch_selective<T, 4, 4, true>(where, p, squads);
   }
-  if (shape.states == 4) return launch_selective<T, 4, 2>(where, p, blocks);
+  if (shape.states == 4) return launch_selective<T, 4, 2>(where, p, squads);
   switch (shape.lanes) {
     case 2:
-      return launch_selective<T, 8, 2>(where, p, blocks);
+      return launch_selective<T, 8, 2>(where, p, squads);
     case 4:
-      return launch_selective<T, 8, 4>(where, p, blocks);
+      return launch_selective<T, 8, 4>(where, p, squads);
     case 8:
-      return launch_selective<T, 8, 8>(where, p, blocks);
+      return launch_selective<T, 8, 8>(where, p, squads);
     case 16:
-      return launch_selective<T, 8, 16>(where, p, blocks);
+      return launch_selective<T, 8, 16>(where, p, squads);
     default:
-      return launch_selective<T, 8, 32>(where, p, blocks);
+      return launch_selective<T, 8, 32>(where, p, squads);
   }
 }
 
@@ -194,7 +244,7 @@ index_t plan_segments(selective_problem<T>& p, selective_shape shape, index_t wa
   index_t const blocks = blocks_of_channels(p, shape.channels());
   p.segments = shape.is_uncut ? 1 : wanted;
   if (p.segments == 0) {
-    p.segments = segments_for(blocks, p.length, multiprocessors() * shape.blocks(p.packed));
+    p.segments = segments_for(blocks, p.length, multiprocessors() * shape.squads(p.packed));
   }
   p.segment_length = round_up((p.length + p.segments - 1) / p.segments, ssm::selective_scan_block);
   p.segments = (p.length + p.segment_length - 1) / p.segment_length;
@@ -205,32 +255,16 @@ template <class T>
 void run_selective(on where, selective_problem<T>& p, selective_shape shape, float* workspace) {
   if (is_few_steps(p)) return launch_steps(where, p);
   if (shape.relay_groups > 0) return launch_relay(where, p, shape.relay_groups);
-  auto const blocks_of = [&](index_t channels, index_t parts) {
-    index_t const blocks = blocks_of_channels(p, channels) * parts;
-    require<shape_error>(blocks < std::numeric_limits<std::int32_t>::max(),
-                         "selective_scan: ", blocks,
-                         " blocks of channels, expected less than 2^31");
-    return static_cast<unsigned>(blocks);
-  };
+  int const squads = squads_of(p, shape.channels(), p.segments);
   if (p.segments > 1) {
     p.entering = workspace;
     p.decay = workspace + p.batch * p.segments * p.states * p.channels;
-    bool const is_long = p.segment_length >= long_segment<T>;
-    auto* const entering = p.packed ? entering_kernel<T, true> : entering_kernel<T, false>;
-    auto* const moments = p.packed ? moments_kernel<T, true> : moments_kernel<T, false>;
-    auto* const kernel = is_long ? entering : moments;
-    static_assert(entering_tile::states == moments_tile::states &&
-                  entering_tile::threads == moments_tile::threads);
-    index_t const channels = is_long ? entering_tile::channels : moments_tile::channels;
-    index_t const parts = (p.states + entering_tile::states - 1) / entering_tile::states;
-    dim3 const grid(blocks_of(channels, parts), static_cast<unsigned>(p.segments - 1));
-    kernel<<<grid, entering_tile::threads, 0, where.stream>>>(p);
-    check(cudaGetLastError(), "entering_kernel");
+    launch_first_pass(where, p);
     index_t const states = p.batch * p.states * p.channels;
     fold_kernel<<<static_cast<unsigned>((states + 127) / 128), 128, 0, where.stream>>>(p);
     check(cudaGetLastError(), "fold_kernel");
   }
-  launch_selective(where, p, shape, blocks_of(shape.channels(), 1));
+  launch_selective(where, p, shape, squads);
 }
 
 }  // namespace ssm::gpu::detail

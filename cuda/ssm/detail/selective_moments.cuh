@@ -195,10 +195,12 @@ class moments_warp : moments_stage<Problem, T, Packed, AlongTime> {
   warp_sums sums_;
 };
 
+/// As of selective_scan_kernel, a block has several squads.
 template <class T, bool Packed>
-__global__ void __launch_bounds__(moments_tile::threads, 4)
+__global__ void __launch_bounds__(moments_tile::threads* moments_tile::squads)
     moments_kernel(__grid_constant__ selective_problem<T> const p) {
-  __shared__ moments_tile::shared<T> memory;
+  extern __shared__ uint4 moments_memory[];
+  auto& memory = reinterpret_cast<moments_tile::shared<T>*>(moments_memory)[squad_in_block()];
   if (p.along_time) return moments_warp<selective_problem, T, Packed, true>(p, memory).run();
   moments_warp<selective_problem, T, Packed, false>(p, memory).run();
 }

@@ -9,7 +9,8 @@
 namespace ssm::gpu::detail {
 
 struct moments_tile {
-  static constexpr int threads = 128, warps = threads / 32;
+  static constexpr int threads = 128, warps = threads / 32;  // of a squad
+  static constexpr int squads = 4;                           // of a multiprocessor
   static constexpr int channels = warps * warp_tile::channels;
   static constexpr int steps = warp_tile::steps, states = warp_tile::states;
 
@@ -38,8 +39,9 @@ class moments_stage {
   __device__ moments_stage(Problem<T> const& problem, shared& memory)
       : p{problem}, block_{memory}, s{memory.warp[threadIdx.x / 32]} {
     index_t const parts = (p.states + tile::states - 1) / tile::states;
-    first_state_ = static_cast<int>(blockIdx.x % parts) * tile::states;
-    channel_block const block(p, blockIdx.x / parts, moments_tile::channels);
+    index_t const index = blockIdx.x * index_t{blockDim.y} + squad_in_block();
+    first_state_ = static_cast<int>(index % parts) * tile::states;
+    channel_block const block(p, index / parts, moments_tile::channels);
     int const first = static_cast<int>(threadIdx.x) / 32 * tile::channels;
     b_ = block.b, channel_ = block.channel + first;
     channels_ = min(block.channels - first, tile::channels);

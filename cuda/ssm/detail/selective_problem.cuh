@@ -131,6 +131,12 @@ struct selective_problem {
   }
 };
 
+/// threadIdx.y, so that the compiler knows it to be one number for all of a warp, and keeps what
+/// follows from it once a warp.
+__device__ inline int squad_in_block() {
+  return __shfl_sync(~0u, static_cast<int>(threadIdx.y), 0);
+}
+
 /// Which channels block `index` has, at most `most` of one group.
 struct channel_block {
   index_t b, group, channel;  // its first channel

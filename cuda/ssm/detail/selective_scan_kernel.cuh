@@ -7,7 +7,7 @@
 namespace ssm::gpu::detail {
 
 template <class T, int States, int Lanes, bool Packed>
-class selective_block : selective_states<T, States, Lanes, Packed> {
+class selective_squad : selective_states<T, States, Lanes, Packed> {
   using states = selective_states<T, States, Lanes, Packed>;
   using states::has_gate, states::pair, states::first_channel, states::lane_states;
   using states::p, states::s, states::b, states::channel, states::begin, states::end;
@@ -63,7 +63,7 @@ class selective_block : selective_states<T, States, Lanes, Packed> {
         unsigned const all = __ballot_sync(~0u, starts);
         if (threadIdx.x == 0) s.starts = all;
       }
-      bool const all_small = __syncthreads_and(largest_step * largest_rate <= small_exponent);
+      bool const all_small = meet_if_all(largest_step * largest_rate <= small_exponent);
       request_tile(t0 + tile::steps, stage ^ 1);  // nothing, after the last
 #pragma unroll
       for (int k = 0; k < packets; ++k) this->request(s.gate[k], gate_at, k, has_gate ? left : 0);
@@ -79,7 +79,7 @@ class selective_block : selective_states<T, States, Lanes, Packed> {
           all_steps<false>(first, first + batch);
         }
       }
-      __syncthreads();
+      meet_squad();
       wait_for_requests();
 #pragma unroll
       for (int k = 0; k < packets; ++k) {
@@ -87,7 +87,7 @@ class selective_block : selective_states<T, States, Lanes, Packed> {
       }
       gate_at.advance(), y_at.advance();
     }
-    if (blockIdx.y + 1 < p.segments) return;
+    if (end < p.length) return;
     this->store_states(&p.carry(b, channel, 0), p.carry.stride(1), p.carry.stride(2));
   }
 
@@ -164,19 +164,24 @@ class selective_block : selective_states<T, States, Lanes, Packed> {
   }
 };
 
-/// Blocks that a multiprocessor has at a time: as many as keep all they have in registers, for a
+/// Squads that a multiprocessor has at a time: as many as keep all they have in registers, for a
 /// step that waits for what was spilled takes twice as long.
 template <int States, int Lanes, bool Packed>
-inline constexpr int selective_blocks = Lanes > 8 || !Packed      ? 2
+inline constexpr int selective_squads = Lanes > 8 || !Packed      ? 2
                                         : Lanes > 2 && States > 4 ? 3
                                                                   : 4;
 
+/// Squads wait for nobody else, but in one block their warps take turns evenly: of blocks the
+/// oldest goes first, and the last ones end alone.
 template <class T, int States, int Lanes, bool Packed>
-__global__ void __launch_bounds__(128, selective_blocks<States, Lanes, Packed>)
-    selective_scan_kernel(__grid_constant__ selective_problem<T> const p) {
+__global__ void __launch_bounds__(128 * selective_squads<States, Lanes, Packed>)
+    selective_scan_kernel(__grid_constant__ selective_problem<T> const p, int squads) {
   extern __shared__ uint4 selective_scan_memory[];
-  using block = selective_block<T, States, Lanes, Packed>;
-  block{p, *reinterpret_cast<typename block::shared*>(selective_scan_memory)}.run();
+  int const here = squad_in_block();
+  using squad = selective_squad<T, States, Lanes, Packed>;
+  auto* const memory = reinterpret_cast<typename squad::shared*>(selective_scan_memory);
+  int const index = static_cast<int>(blockIdx.x * blockDim.y) + here;
+  if (index < squads) squad{p, memory[here], index}.run();
 }
 
 }  // namespace ssm::gpu::detail

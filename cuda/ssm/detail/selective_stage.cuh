@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// selective_stage.cuh: what a block of selective_scan reads, discretizes, and writes in the end.
+// selective_stage.cuh: what a squad of selective_scan reads, discretizes, and writes in the end.
 #pragma once
 
 #include "ssm/detail/device_math.cuh"
@@ -7,7 +7,23 @@
 
 namespace ssm::gpu::detail {
 
-/// What a block does: `steps` steps of `channels` channels at a time. A thread has `States` states
+/// The threads of a squad meet: 128 of a block that has several, which differ in threadIdx.y.
+__device__ inline void meet_squad() {
+  asm volatile("bar.sync %0, 128;" ::"r"(1 + static_cast<int>(threadIdx.y)) : "memory");
+}
+/// Also whether it is so for all of them.
+__device__ inline bool meet_if_all(bool is_so) {
+  int all;
+  asm volatile(
+      "{ .reg .pred p; setp.ne.s32 p, %2, 0; bar.red.and.pred p, %1, 128, p; "
+      "selp.s32 %0, 1, 0, p; }"
+      : "=r"(all)
+      : "r"(1 + static_cast<int>(threadIdx.y)), "r"(static_cast<int>(is_so))
+      : "memory");
+  return all != 0;
+}
+
+/// What a squad does: `steps` steps of `channels` channels at a time. A thread has `States` states
 /// of two neighbouring channels, `Lanes` lanes have all states of two channels.
 template <class T, int States, int Lanes>
 struct selective_tile {
@@ -37,7 +53,7 @@ struct selective_tile {
   __device__ static int swizzled(int i) { return i ^ (i >> 3 & 3); }
 };
 
-/// A block's channels and steps, and the way of a tile from memory to Δ, Δ·x, B and C in shared
+/// A squad's channels and steps, and the way of a tile from memory to Δ, Δ·x, B and C in shared
 /// memory, and from sums there to y.
 template <class T, int States, int Lanes, bool Packed>
 struct selective_stage : channel_block {
@@ -46,14 +62,17 @@ struct selective_stage : channel_block {
 
   selective_problem<T> const& p;
   shared& s;
+  index_t segment;
   index_t begin, end;  // steps
   bool has_gate;
   int2 place;  // step and channel of this thread's first packet in a tile
   int count;   // and how many of its elements are channels of the block
 
-  __device__ selective_stage(selective_problem<T> const& problem, shared& memory)
-      : channel_block(problem, blockIdx.x, tile::channels), p{problem}, s{memory} {
-    begin = blockIdx.y * p.segment_length;
+  /// Squads have all segments of the first channels, then of the next.
+  __device__ selective_stage(selective_problem<T> const& problem, shared& memory, index_t index)
+      : channel_block(problem, index / problem.segments, tile::channels), p{problem}, s{memory} {
+    segment = index % p.segments;
+    begin = segment * p.segment_length;
     end = begin + p.segment_length < p.length ? begin + p.segment_length : p.length;
     has_gate = p.gate.data != nullptr;
     place = tile::grid::place(static_cast<int>(threadIdx.x), p.along_time);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// selective_states.cuh: the states of a block of selective_scan: how they come to its threads, and
+// selective_states.cuh: the states of a squad of selective_scan: how they come to its threads, and
 // leave them.
 #pragma once
 
@@ -20,15 +20,15 @@ __device__ inline int not_ahead(int x) {
 template <class T, int States, int Lanes, bool Packed>
 struct selective_states : selective_stage<T, States, Lanes, Packed> {
   using stage = selective_stage<T, States, Lanes, Packed>;
-  using stage::p, stage::s, stage::b, stage::channel, stage::channels;
+  using stage::p, stage::s, stage::b, stage::channel, stage::channels, stage::segment;
   using typename stage::shared, typename stage::tile;
 
   int lane_states, first_channel;
   float rate[2][States], h[2][States];
   float largest_rate;
 
-  __device__ selective_states(selective_problem<T> const& problem, shared& memory)
-      : stage(problem, memory) {
+  __device__ selective_states(selective_problem<T> const& problem, shared& memory, index_t index)
+      : stage(problem, memory, index) {
     first_channel = static_cast<int>(threadIdx.x) / Lanes * 2;
     lane_states = static_cast<int>(threadIdx.x) % Lanes * States;
   }
@@ -59,13 +59,13 @@ struct selective_states : selective_stage<T, States, Lanes, Packed> {
     constexpr int pitch = tile::states + 1;
     static_assert(sizeof(float) * tile::channels * pitch <= offsetof(shared, bias));
     auto* const all = reinterpret_cast<float*>(&s);
-    __syncthreads();
+    meet_squad();
 #pragma unroll
     for (int k = 0; k < 2 * States; ++k) {
       int2 const at = state_read(along_channels, k);
       all[at.x * pitch + at.y] = found[k];
     }
-    __syncthreads();
+    meet_squad();
 #pragma unroll
     for (int k = 0; k < 2; ++k)
 #pragma unroll
@@ -82,7 +82,7 @@ struct selective_states : selective_stage<T, States, Lanes, Packed> {
         false, [&](int c, int n) { return p.eigenvalue(channel + c, n); }, found);
     bool const is_cut = p.segments > 1;
     if (is_cut) {
-      float const* const from = p.entering + p.segment_state(b, blockIdx.y, 0, channel);
+      float const* const from = p.entering + p.segment_state(b, segment, 0, channel);
       read_states(
           true, [&](int c, int n) { return from[n * p.channels + c]; }, entering);
     } else {
@@ -101,12 +101,12 @@ struct selective_states : selective_stage<T, States, Lanes, Packed> {
         each *= log2_of_e;
         largest = larger(largest, fabsf(each));
       }
-    __syncthreads();
+    meet_squad();
     for (int far = 16; far > 0; far /= 2) {
       largest = larger(largest, __shfl_xor_sync(~0u, largest, far));
     }
     if (threadIdx.x % 32 == 0) s.largest_rate[threadIdx.x / 32] = largest;
-    __syncthreads();
+    meet_squad();
     largest_rate = 0.0f;
     for (float const there : s.largest_rate) largest_rate = larger(largest_rate, there);
   }
@@ -114,7 +114,7 @@ struct selective_states : selective_stage<T, States, Lanes, Packed> {
   /// In a loop, for a power is long; so rates go through shared memory.
   __device__ void scale_rates() {
     auto* const own = reinterpret_cast<float*>(&s) + threadIdx.x;
-    __syncthreads();
+    meet_squad();
 #pragma unroll
     for (int i = 0; i < 2 * States; ++i) own[i * tile::threads] = rate[i / States][i % States];
 #pragma unroll 1

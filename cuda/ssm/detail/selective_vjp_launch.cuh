@@ -150,8 +150,8 @@ template <class T>
 void launch_entering(on where, selective_problem<T> const& p) {
   index_t const count = p.segments - 1;
   if (has_moments<T>(p.segment_length)) {
-    launch_pass<moments_tile>(where, p, count, 0, moments_kernel<T, true>, moments_kernel<T, false>,
-                              "moments_kernel");
+    launch_pass<moments_tile>(where, p, count, sizeof(moments_tile::shared<T>),
+                              moments_kernel<T, true>, moments_kernel<T, false>, "moments_kernel");
   } else {
     launch_pass<entering_tile>(where, p, count, 0, entering_kernel<T, true>,
                                entering_kernel<T, false>, "entering_kernel");
