@@ -169,6 +169,7 @@ TEST(SelectiveScan, IsTheFormulaWhereWarpsHandOnStates) {
     expect_truth<bfloat16>({1, 150, channels, 16}, 1, selective_options::all(), seed++, {});
     expect_truth<float16>({1, 150, channels, 16}, 1, {}, seed++, {});
   }
+  expect_truth<float>({1, 4090, 8, 16}, 1, selective_options::all(), seed++, {});
 }
 
 // As many as keep the device busy uncut, in blocks of half as many channels.

@@ -155,8 +155,9 @@ std::size_t selective_scan_workspace(
 /// Time is cut into segments that run side by side. What enters each is found by a first pass that
 /// computes no y and, walking back from the end of a segment, leaves states where they have
 /// decayed (`plan`); how much of it was visited is in `plan.visited`. Many rows are not cut; nor
-/// are up to 2048 steps of so few channels that a multiprocessor has 12 of them, from sm_90 on:
-/// there warps find the decays of parts of a tile side by side, and hand on the states.
+/// are up to 8192 steps of so few channels that a multiprocessor has 12 of them, 4096 if it has 4,
+/// from sm_90 on: there warps find the decays of parts of a tile side by side, and hand on the
+/// states.
 ///
 /// T is float, bfloat16 or float16; all is computed in float. Views may have any strides. Fast are
 /// x, step_size, gate and y with channels innermost or all with time innermost, B and C with states

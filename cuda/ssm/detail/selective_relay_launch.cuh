@@ -17,8 +17,11 @@ index_t blocks_of_channels(selective_problem<T> const& p, index_t channels) {
   return p.batch * (p.channels / p.group_channels) * ((p.group_channels + channels - 1) / channels);
 }
 
-/// In longer sequences segments of time that run side by side are faster.
-inline constexpr index_t most_relay_steps = 2048;
+/// In longer sequences segments of time that run side by side are faster; the sooner, the fewer
+/// channels a block has.
+inline index_t most_relay_steps(int groups) {
+  return groups == 1 ? 4096 : 8192;
+}
 
 /// Groups of four channels that a block has, so that there is one block for each multiprocessor; 0
 /// where relay_kernel is not for a problem.
@@ -29,15 +32,17 @@ int relay_groups(selective_problem<T> const& p) {
     return of.state == 1 && whole(of.batch) && whole(of.time) && whole(of.group) &&
            reinterpret_cast<std::uintptr_t>(of.data) % 16 == 0;
   };
-  if (p.length > most_relay_steps || p.states != relay_tile::states || !p.packed || p.along_time ||
-      p.projections_along_time || !has_rows(p.B) || !has_rows(p.C)) {
+  if (p.states != relay_tile::states || !p.packed || p.along_time || p.projections_along_time ||
+      !has_rows(p.B) || !has_rows(p.C)) {
     return 0;
   }
   int const most = multiprocessors();
   for (int groups = 1; groups <= relay_tile::most_groups; ++groups) {
     if (blocks_of_channels(p, groups * relay_tile::group_channels) <= most) {
       constexpr int memory = sizeof(relay_tile::shared<T>);
-      return is_compiled_for_hopper(relay_kernel<T>) && has_shared_memory(memory) ? groups : 0;
+      bool const is_for_it = p.length <= most_relay_steps(groups) &&
+                             is_compiled_for_hopper(relay_kernel<T>) && has_shared_memory(memory);
+      return is_for_it ? groups : 0;
     }
   }
   return 0;
