@@ -50,7 +50,11 @@ class selective_vjp_block : selective_vjp_steps<T, Packing> {
 
   __device__ void differentiate() {
     int t0 = (length - 1) / tile::steps * tile::steps;
-    request_entering(t0);
+    if (p.states_packed) {
+      request_entering<true>(t0);
+    } else {
+      request_entering<false>(t0);
+    }
     this->request(t0, true);
     wait_for_earlier_kernels();  // all had ended but the one that says what arrives
     auto& arriving = s.entering[number(t0 + tile::steps) % 2];
@@ -85,11 +89,18 @@ class selective_vjp_block : selective_vjp_steps<T, Packing> {
   __device__ void differentiate_tile(int t0) {
     this->store(t0, 0, true);
     __syncthreads();
-    this->request(t0 - tile::steps, true);
-    if (t0 > 0) request_entering(t0 - tile::steps);
-    auto const& entering = s.entering[number(t0) % 2];
+    auto const& entering = s.entering[number(t0) & 1];
     this->get(h_, entering);
-    this->advance(0, 0);
+    if (p.states_packed && this->starts(0) == 0) {
+      this->advance_beside(0, 0, [&] {
+        this->request(t0 - tile::steps, true);
+        request_entering<true>(t0 - tile::steps);
+      });
+    } else {
+      this->request(t0 - tile::steps, true);
+      request_entering<false>(t0 - tile::steps);
+      this->advance(0, 0);
+    }
 #pragma unroll 1
     for (int k = together;; k -= together) {  // a loop, so that its instructions stay near
       this->back_and_forth(0, k);
@@ -101,19 +112,27 @@ class selective_vjp_block : selective_vjp_steps<T, Packing> {
     leave_shared(t0);
   }
 
-  /// Ask for the states entering a tile, each warp for those of its channels.
+  /// Ask for the states entering a tile, each warp for those of its channels; none are before the
+  /// first.
+  template <bool StatesPacked>
   __device__ void request_entering(int t0) const {
-    auto& to = s.entering[number(t0) % 2];
+    auto& to = s.entering[number(t0) & 1];
     auto const& from = p.block_states;
     float const* const first = s.block_states + number(t0) * from.stride(1);
-    if (!p.states_packed) return this->request_states(to, first, from.stride(3), from.stride(2));
-    int const i = static_cast<int>(this->thread()), n = i % 32 / 8;
-    int const c = i / 32 * tile::warp_channels + i % 8 * 4;
-    int const there = c < block.channels ? this->states_there() : 0;
-    float const* four = first + (n * from.stride(2) + c);
+    bool const is_there = t0 >= 0;
+    if (!StatesPacked) {
+      if (is_there) this->request_states(to, first, from.stride(3), from.stride(2));
+      return;
+    }
+    unsigned const i = this->thread();
+    int const n = static_cast<int>(i % 32 / 8), stride = static_cast<int>(from.stride(2));
+    int const c = static_cast<int>(i / 32 * tile::warp_channels + i % 8 * 4);
+    int const there =
+        is_there && c < block.channels ? static_cast<int>(p.states - p.first_state) : 0;
 #pragma unroll
-    for (int k = 0; k < tile::states; k += 4, four += 4 * from.stride(2)) {
-      request_if(n + k < there, reinterpret_cast<uint4*>(&to[n + k][c]), four);
+    for (int k = 0; k < tile::states; k += 4) {
+      request_if(n + k < there, reinterpret_cast<uint4*>(&to[n + k][c]),
+                 this->far(first + c, n + k, stride));
     }
   }
 
@@ -135,6 +154,8 @@ class selective_vjp_block : selective_vjp_steps<T, Packing> {
   }
 
   __device__ void leave_sums() {
+    wait_for_requests();  // those beyond the first tile clear the rows that are used here
+    __syncwarp();
     auto &to_rates = s.entering[0], &cotangents = s.entering[1];
     this->put(to_rates, to_rate_), this->put(cotangents, e_);
     __syncwarp();

@@ -40,7 +40,7 @@ struct selective_vjp_tile {
     float4 projection[2][2][steps][states / 4];  // B and C, of this tile and the next
     float4 sums[warps][steps][2][states / 4];    // gradients of B and C of each warp
     packet_slots<T, threads> packet[4];          // as stored: x, step_size, y_cotangent, gate
-    quad_slots<T, quads> quad;
+    quad_slots<T, threads> quad;
     row bias, factor;
     // Where the block's first channel or state and the segment's first step are.
     T const *x, *step_size, *y_cotangent, *gate, *projections[2];

@@ -45,12 +45,12 @@ class selective_vjp_stage : protected selective_vjp_rows<T, Packing> {
                                                  is_wanted ? elements : 0);
     }
     unsigned const thread = rows::thread();
-    if (thread >= tile::quads) return;
     auto const& of = is_C(thread) ? p.C : p.B;
     int2 const quad = quad_place(thread);
     int const steps = this->steps_from(t0) - quad.x;
     int const states = static_cast<int>(p.states - p.first_state) - quad.y;
-    int const count = steps <= 0 || states <= 0 ? 0 : p.projections_along_time ? steps : states;
+    bool const is_there = thread < tile::quads && steps > 0 && states > 0;
+    int const count = !is_there ? 0 : p.projections_along_time ? steps : states;
     s.quad.template request<rows::Packed>(
         s.projections[is_C(thread)] + ((t0 + quad.x) * of.time + quad.y * of.state),
         of.stride(p.projections_along_time), count < 4 ? count : 4);

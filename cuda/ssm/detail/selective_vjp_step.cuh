@@ -79,19 +79,22 @@ class selective_vjp_steps : protected selective_vjp_stage<T, Packing> {
     for (int n = 0; n < there; ++n) visit(n);
   }
 
-  /// This thread's states of both channels. Every fourth lane has its states in another order, so
-  /// that sums over channels cross lanes without selections.
+  /// Which state is this thread's j-th. Every fourth lane has its states in another order, so that
+  /// sums over channels cross lanes without selections.
+  __device__ int row_of(int j) const {
+    return 4 * (own_quads_ + (j / 4 ^ swap_)) + j % 4;
+  }
   __device__ void put(tile::state_rows& to, numbers const& from) const {
 #pragma unroll
     for (int j = 0; j < states; ++j) {
-      auto& row = to[4 * own_quads_ + (j ^ 4 * swap_)];
+      auto& row = to[row_of(j)];
       row[own_] = from[0][j], row[other_] = from[1][j];
     }
   }
   __device__ void get(numbers& to, tile::state_rows const& from) const {
 #pragma unroll
     for (int j = 0; j < states; ++j) {
-      auto const& row = from[4 * own_quads_ + (j ^ 4 * swap_)];
+      auto const& row = from[row_of(j)];
       to[0][j] = row[own_], to[1][j] = row[other_];
     }
   }
@@ -99,21 +102,20 @@ class selective_vjp_steps : protected selective_vjp_stage<T, Packing> {
   /// The states after four steps from `first` of tile i.
   __device__ void advance(int i, int first) {
     unsigned const starts = this->starts(i) >> first;
-    if (starts == 0) {
-      advance<false>(i, first, 0);
-    } else {
-      advance<true>(i, first, starts);
-    }
+    if (starts == 0) return advance<false>(i, first, 0, [] {});
+    advance<true>(i, first, starts, [] {});
+  }
+  /// Where no sequence starts. What it waits for hides `beside`, unless a branch parts the two.
+  template <class Beside>
+  __device__ void advance_beside(int i, int first, Beside const& beside) {
+    advance<false>(i, first, 0, beside);
   }
 
   /// Four steps of tile i forward from the states that enter them, then back.
   __device__ void back_and_forth(int i, int first) {
     unsigned const starts = this->starts(i) >> first;
-    if (starts == 0) {
-      back_and_forth<false>(i, first, 0);
-    } else {
-      back_and_forth<true>(i, first, starts);
-    }
+    if (starts == 0) return back_and_forth<false>(i, first, 0);
+    back_and_forth<true>(i, first, starts);
   }
 
   /// The sum over all states of this lane's own channel.
@@ -163,19 +165,23 @@ class selective_vjp_steps : protected selective_vjp_stage<T, Packing> {
       for (float& each : row) each = 0.0f;
   }
 
-  template <bool Cut>
-  __device__ void advance(int i, int first, unsigned starts) {
+  template <bool Cut, class Beside>
+  __device__ void advance(int i, int first, unsigned starts, Beside const& beside) {
+    float step[together][2], input[together][2], B[together][states];
+#pragma unroll
+    for (int k = 0; k < together; ++k) {
+      read_pairs(first + k, step[k], input[k]);
+      read(i, 0, first + k, B[k]);
+    }
+    beside();
 #pragma unroll
     for (int k = 0; k < together; ++k) {
       if (Cut && (starts >> k & 1)) clear(h_);
-      float step[2], input[2], B[states];
-      read_pairs(first + k, step, input);
-      read(i, 0, first + k, B);
 #pragma unroll
       for (int j = 0; j < states; ++j)
 #pragma unroll
         for (int c = 0; c < 2; ++c) {
-          h_[c][j] = fmaf(exp2(step[c] * rate_[c][j]), h_[c][j], input[c] * B[j]);
+          h_[c][j] = fmaf(exp2(step[k][c] * rate_[c][j]), h_[c][j], input[k][c] * B[k][j]);
         }
     }
   }
