@@ -167,9 +167,9 @@ std::size_t linear_scan_workspace(
 /// direction::backward visits the last step first. Returns before the work is done, allocates
 /// nothing, and may be captured in a graph.
 /// Views may have any strides. Fast are those with time innermost (stride 1) and those with
-/// channels innermost; their arrays need not be aligned, but packets of 16 bytes are faster. With
-/// time innermost all arrays should begin equally far from a multiple of 16 bytes, and so should
-/// their rows.
+/// channels innermost; their arrays need not be aligned, but packets of 16 bytes are faster. Fewer
+/// than 320 rows of many thousands of steps should begin equally far from a multiple of 16 bytes in
+/// all arrays.
 /// `states` may be the very view of decay or of drive.
 /// Shapes    states (batch, time, channel); final_state (batch, channel). Fewer than 2^31 tiles of
 ///           about 2000 elements.

@@ -12,6 +12,7 @@
 #include "ssm/detail/linear_brief.cuh"
 #include "ssm/detail/linear_columns.cuh"
 #include "ssm/detail/linear_rows_engine.cuh"
+#include "ssm/detail/linear_rows_loose.cuh"
 #include "ssm/detail/linear_rows_single.cuh"
 #include "ssm/detail/linear_teams_launch.cuh"
 #include "ssm/detail/tile_launch.cuh"
@@ -206,9 +207,10 @@ std::size_t run_rows(on where, linear_call<T, Step> const& call, std::byte* work
   p.final = call.final.data, p.final_pitch = pitch(call.final);
   p.edge = call.edge.data, p.edge_pitch = pitch(call.edge);
 
-  constexpr int chunks = Step::inputs == 2 ? 3 : 2, few_rows = 16;
-  // Short rows with gaps between them share tiles, step by step.
-  if (has_gaps && p.length * few_rows < rows_tile_slots<T, chunks>) is_flat = false;
+  constexpr int chunks = Step::inputs == 2 ? 3 : 2, tile = rows_tile_slots<T, chunks>;
+  // Two thirds of its tiles. Rows that do not are faster loose, but for aligned ones without gaps.
+  bool const fills = 3 * p.length >= 2 * tile * divide_up(p.length + line - 1, tile);
+  if (has_gaps && !fills) is_flat = false;
   bool const is_aligned = is_flat && lead % V == 0 && p.length % V == 0 && own_pitch % V == 0;
   if (is_flat) p.front = Reversed ? -(lead + (p.rows - 1) * own_pitch + p.length) : lead;
   index_t const most_front = p.front % line == 0 && own_pitch % line == 0 ? 0 : line - 1;
@@ -225,13 +227,11 @@ std::size_t run_rows(on where, linear_call<T, Step> const& call, std::byte* work
     return run_pipeline<Tiles>(where, p, words, workspace, launches);
   };
 
-  constexpr int some = rows_workers, all = all_rows_workers;
-  using aligned_walks = rows_tiles<T, Step, some, chunks, rows_layout::aligned, Reversed>;
-  using single_walks = single_row_tiles<T, Step, some, chunks, Reversed>;
-  using large = rows_tiles<T, Step, all, chunks, rows_layout::flat, Reversed>;
-  using small = rows_tiles<T, Step, some, chunks, rows_layout::flat, Reversed>;
-  using pitched = rows_tiles<T, Step, some, chunks, rows_layout::pitched, Reversed>;
-  if (!is_flat) return run_chain(std::type_identity<pitched>{});
+  using aligned_walks = rows_tiles<T, Step, rows_workers, chunks, rows_layout::aligned, Reversed>;
+  using single_walks = single_row_tiles<T, Step, rows_workers, chunks, Reversed>;
+  using large = rows_tiles<T, Step, all_rows_workers, chunks, rows_layout::flat, Reversed>;
+  using small = rows_tiles<T, Step, rows_workers, chunks, rows_layout::flat, Reversed>;
+  using pitched = rows_tiles<T, Step, rows_workers, chunks, rows_layout::pitched, Reversed>;
   if (is_aligned) {
     using engine = rows_by_engine<T, Step, Reversed>;
     cut(engine::slots);
@@ -241,13 +241,13 @@ std::size_t run_rows(on where, linear_call<T, Step> const& call, std::byte* work
     }
   }
   cut(small::slots);
-  if (p.walks >= many_walks || p.tiles_in_walk <= few_tiles) {
-    // Long aligned rows have few ends.
-    bool const is_single = p.walk_rows == 1 && (!is_aligned || p.tiles_in_walk <= few_tiles);
-    return is_single    ? run_walks<single_walks>(where, p, workspace, launches)
-           : is_aligned ? run_walks<aligned_walks>(where, p, workspace, launches)
-                        : run_walks<small>(where, p, workspace, launches);
+  if (p.rows >= many_walks || p.tiles_in_walk <= few_tiles) {
+    if (!is_flat || !(is_aligned || fills)) return run_loose<Reversed>(where, p, launches);
+    bool const has_ends = p.walk_rows == 1 && (!is_aligned || p.tiles_in_walk <= few_tiles);
+    return has_ends ? run_walks<single_walks>(where, p, workspace, launches)
+                    : run_walks<aligned_walks>(where, p, workspace, launches);
   }
+  if (!is_flat) return run_chain(std::type_identity<pitched>{});
   return has_shared_memory(pipeline_memory<large>) ? run_chain(std::type_identity<large>{})
                                                    : run_chain(std::type_identity<small>{});
 }
