@@ -76,12 +76,15 @@ class device_program {
   }
 
   /// Check the rows of the group, time those that are right, in turns with the yardsticks, print
-  /// them. All groups have the same kind of work.
-  void run_group(gpu::stream const& stream, yardstick const& copy, yardstick const& work = {}) {
+  /// them. All groups have the same kind of work, and all or none `copy_of`: a copy of so many
+  /// bytes, for each row of its own.
+  void run_group(gpu::stream const& stream, yardstick const& copy, yardstick const& work = {},
+                 std::function<yardstick(double)> const& copy_of = {}) {
     if (group_.empty()) return;
     all_.work = work.kind;
+    all_.has_own_copies = copy_of != nullptr;
     if (all_.results.empty()) {
-      std::cout << device_console_line(device_table_head(all_.work));
+      std::cout << device_console_line(device_table_head(all_));
     }
     std::vector<device_result> found;
     for (auto& [what, make] : std::exchange(group_, {})) {
@@ -103,6 +106,16 @@ class device_program {
     timed_call copies{copy.run, false}, computations{work.run, false};
     std::vector<timed_call*> turns = {&copies};
     if (all_.has_work()) turns.push_back(&computations);
+    std::map<double, std::pair<double, timed_call>> own_copies;  // of so many bytes
+    if (copy_of) {
+      for (device_result const& r : found) {
+        if (!r.failure.empty() || own_copies.contains(r.what.all_bytes())) continue;
+        yardstick const own = copy_of(r.what.all_bytes());
+        auto& [amount, call] = own_copies[r.what.all_bytes()];
+        amount = own.amount, call = {own.run, false};
+        turns.push_back(&call);
+      }
+    }
     std::size_t const yardsticks = turns.size();
     for (device_result& r : found) {
       if (r.failure.empty()) turns.push_back(&r.call);
@@ -118,8 +131,11 @@ class device_program {
       r.call.run = {};  // and what it holds
       r.copied = copy.amount / copies.median();
       r.computed = work.amount / computations.median();
+      if (auto const own = own_copies.find(r.what.all_bytes()); own != own_copies.end()) {
+        r.copied_own = own->second.first / own->second.second.median();
+      }
       is_right_ = is_right_ && r.failure.empty();
-      std::cout << device_console_line(device_table_line(r, all_.has_work())) << std::flush;
+      std::cout << device_console_line(device_table_line(r, all_)) << std::flush;
       all_.results.push_back(std::move(r));
     }
   }

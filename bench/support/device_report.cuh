@@ -35,6 +35,7 @@ struct device_row {
            (rows_are.empty() ? std::to_string(rows) : rows_are) + "x" + std::to_string(length);
   }
   double elements() const { return static_cast<double>(rows) * static_cast<double>(length); }
+  double all_bytes() const { return bytes * elements(); }
 };
 
 /// A row and what came of it. Bytes per second count what the problem needs, whatever was moved.
@@ -42,14 +43,16 @@ struct device_result {
   device_row what;
   timed_call call = {};
   double copied = 0;       ///< bytes per second of copies that took turns with it
+  double copied_own = 0;   ///< the same of copies of as many bytes
   double computed = 0;     ///< work per second of a kernel that does nothing else, likewise
   double relative_l2 = 0;  ///< error of all outputs
   double of_allowed = 0;   ///< largest error of an output, as a multiple of what is allowed
   std::string note = "";   ///< how it was run
   std::string failure = "";
 
-  double bytes_per_second() const { return what.bytes * what.elements() / call.median(); }
+  double bytes_per_second() const { return what.all_bytes() / call.median(); }
   double share() const { return bytes_per_second() / copied; }
+  double share_of_own() const { return bytes_per_second() / copied_own; }
   double share_of_work() const { return what.work * what.elements() / call.median() / computed; }
 };
 
@@ -73,6 +76,7 @@ struct device_measurements {
   device_provenance from;
   std::vector<device_result> results = {};
   work_kind work = {};
+  bool has_own_copies = false;  ///< each row beside a copy of its own size
 
   bool has_work() const { return !work.name.empty(); }
 };
@@ -100,15 +104,19 @@ inline device_provenance this_device(std::string const& program, std::string con
 // Tables
 // -------------------------------------------------------------------------------------------------
 
-inline std::vector<std::string> device_table_head(work_kind const& work) {
+inline std::vector<std::string> device_table_head(device_measurements const& all) {
+  auto const& work = all.work;
   std::vector<std::string> head = {"row", "µs", "p10", "p90", "TB/s", "copy TB/s", "% of copy"};
+  if (all.has_own_copies) head.push_back("% of own");
   if (!work.name.empty()) head.insert(head.end(), {work.rate, work.share});
   head.insert(head.end(), {"rel. L2", "of allowed"});
   if (!work.name.empty()) head.push_back("note");
   return head;
 }
 
-inline std::vector<std::string> device_table_line(device_result const& r, bool has_work) {
+inline std::vector<std::string> device_table_line(device_result const& r,
+                                                  device_measurements const& all) {
+  bool const has_work = all.has_work();
   if (!r.failure.empty()) return {r.what.name(), r.failure};
   auto const shown = [](double x, int digits) { return text::significant(x, digits); };
   std::vector<std::string> line = {r.what.name(),
@@ -118,6 +126,7 @@ inline std::vector<std::string> device_table_line(device_result const& r, bool h
                                    text::formatted("%.*f", 3, 1e-12 * r.bytes_per_second()),
                                    text::formatted("%.*f", 3, 1e-12 * r.copied),
                                    text::formatted("%.*f", 1, 100 * r.share())};
+  if (all.has_own_copies) line.push_back(text::formatted("%.*f", 1, 100 * r.share_of_own()));
   if (has_work) {
     line.push_back(text::formatted("%.*f", 3, 1e-12 * r.computed));
     line.push_back(text::formatted("%.*f", 1, 100 * r.share_of_work()));
@@ -149,6 +158,11 @@ inline std::string device_markdown(device_measurements const& all) {
       "needs at least; copy: read and written by cudaMemcpyAsync on the device. Errors are of all "
       "outputs against double precision: relative L2, and the largest as a multiple of its bound. "
       "What fits in the cache of the device stays there between calls.";
+  if (all.has_own_copies) {
+    page +=
+        " % of own: of the rate of a copy of as many bytes, or of the other copy if that is "
+        "smaller.";
+  }
   if (all.has_work()) page += " " + all.work.share + ": " + all.work.means + ".";
   page += "\n\n";
   auto const line = [&](std::vector<std::string> const& cells) {
@@ -156,10 +170,10 @@ inline std::string device_markdown(device_measurements const& all) {
     for (auto const& cell : cells) page += " " + cell + " |";
     page += "\n";
   };
-  auto const head = device_table_head(all.work);
+  auto const head = device_table_head(all);
   line(head);
   page += "|---|" + text::repeated("---:|", static_cast<int>(head.size()) - 1) + "\n";
-  for (device_result const& r : all.results) line(device_table_line(r, all.has_work()));
+  for (device_result const& r : all.results) line(device_table_line(r, all));
   return page;
 }
 
@@ -191,6 +205,7 @@ inline nlohmann::json json_of(device_measurements const& all) {
       row["bytes_per_second"] = r.bytes_per_second();
       row["copied_bytes_per_second"] = r.copied;
       row["share_of_copy"] = r.share();
+      if (all.has_own_copies) row["share_of_own_copy"] = r.share_of_own();
       if (all.has_work()) {
         row[all.work.name + "_per_element"] = w.work;
         row["computed_" + all.work.name + "_per_second"] = r.computed;

@@ -10,6 +10,7 @@
 #include "ssm/linear_scan.cuh"
 #include "ssm/random.hpp"
 #include "ssm/scan.cuh"
+#include "support/device_program.cuh"
 #include "support/innermost.hpp"
 #include "support/linear_baselines.cuh"
 #include "support/linear_reference.cuh"
@@ -53,14 +54,18 @@ class linear_arrays {
     fill(1, 0.9, 0.1, 0);
     fill(2, -1, 2, 1);
   }
-  void copy() {
-    index_t const copied = std::min(bytes_, copy_bytes);
-    gpu::check(
-        cudaMemcpyAsync(array<std::byte>(3), array<std::byte>(0), static_cast<std::size_t>(copied),
-                        cudaMemcpyDeviceToDevice, stream_.get()),
-        "cudaMemcpyAsync");
+  /// A copy that reads and writes so many bytes together, or as many as there is room for. It
+  /// writes to array 3.
+  yardstick copy(double bytes = 0x1p62) {
+    auto const copied = static_cast<index_t>(
+        std::min(bytes / 2, static_cast<double>(std::min(bytes_, copy_bytes))));
+    return {[from = array<std::byte>(0), to = array<std::byte>(3), copied](gpu::on where) {
+              gpu::check(cudaMemcpyAsync(to, from, static_cast<std::size_t>(copied),
+                                         cudaMemcpyDeviceToDevice, where.stream),
+                         "cudaMemcpyAsync");
+            },
+            2. * static_cast<double>(copied)};
   }
-  double bytes_of_copy() const { return 2. * static_cast<double>(std::min(bytes_, copy_bytes)); }
 
  private:
   static constexpr index_t copy_bytes = index_t{1} << 32;
