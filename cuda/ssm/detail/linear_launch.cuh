@@ -208,8 +208,8 @@ std::size_t run_rows(on where, linear_call<T, Step> const& call, std::byte* work
   p.edge = call.edge.data, p.edge_pitch = pitch(call.edge);
 
   constexpr int chunks = Step::inputs == 2 ? 3 : 2, tile = rows_tile_slots<T, chunks>;
-  // Two thirds of its tiles. Rows that do not are faster loose, but for aligned ones without gaps.
-  bool const fills = 3 * p.length >= 2 * tile * divide_up(p.length + line - 1, tile);
+  // Three fifths of its tiles. Other rows are faster loose, but for aligned ones without gaps.
+  bool const fills = 5 * p.length >= 3 * tile * divide_up(p.length + line - 1, tile);
   if (has_gaps && !fills) is_flat = false;
   bool const is_aligned = is_flat && lead % V == 0 && p.length % V == 0 && own_pitch % V == 0;
   if (is_flat) p.front = Reversed ? -(lead + (p.rows - 1) * own_pitch + p.length) : lead;
