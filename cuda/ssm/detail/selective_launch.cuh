@@ -153,7 +153,8 @@ template <class T, int States, int Lanes, bool Packed>
 void launch_selective(on where, selective_problem<T> const& p, int squads) {
   constexpr int most = selective_squads<States, Lanes, Packed>;
   constexpr int shared = sizeof(typename selective_tile<T, States, Lanes>::shared);
-  auto* const kernel = selective_scan_kernel<T, States, Lanes, Packed>;
+  auto* const kernel = p.along_time ? selective_scan_kernel<T, States, Lanes, Packed, true>
+                                    : selective_scan_kernel<T, States, Lanes, Packed, false>;
   int const in_block = squads_in_block(squads, most, shared);
   check(
       cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, in_block * shared),

@@ -6,9 +6,9 @@
 
 namespace ssm::gpu::detail {
 
-template <class T, int States, int Lanes, bool Packed>
-class selective_squad : selective_states<T, States, Lanes, Packed> {
-  using states = selective_states<T, States, Lanes, Packed>;
+template <class T, int States, int Lanes, bool Packed, bool AlongTime>
+class selective_squad : selective_states<T, States, Lanes, Packed, AlongTime> {
+  using states = selective_states<T, States, Lanes, Packed, AlongTime>;
   using states::has_gate, states::pair, states::first_channel, states::lane_states;
   using states::p, states::s, states::b, states::channel, states::begin, states::end;
   using states::rate, states::h, states::largest_rate;
@@ -51,10 +51,12 @@ class selective_squad : selective_states<T, States, Lanes, Packed> {
       int const left = steps_from(t0);
       float largest_step = 0.0f;
       wait_for_requests();
+      float of_channel[packet_elements];  // bias, then D
+      this->of_channels(s.bias, of_channel);
 #pragma unroll
       for (int k = 0; k < packets; ++k) {
-        largest_step =
-            larger(largest_step, this->discretize(k, left, s.x[stage][k].get(), s.step[k].get()));
+        largest_step = larger(largest_step, this->discretize(k, left, of_channel,
+                                                             s.x[stage][k].get(), s.step[k].get()));
       }
 #pragma unroll
       for (int k = 0; k < quads; ++k) this->store_quad(k);
@@ -81,9 +83,10 @@ class selective_squad : selective_states<T, States, Lanes, Packed> {
       }
       meet_squad();
       wait_for_requests();
+      this->of_channels(s.D, of_channel);
 #pragma unroll
       for (int k = 0; k < packets; ++k) {
-        this->read_out(y_at, k, left, s.x[stage][k].get(), s.gate[k].get());
+        this->read_out(y_at, k, left, of_channel, s.x[stage][k].get(), s.gate[k].get());
       }
       gate_at.advance(), y_at.advance();
     }
@@ -173,15 +176,15 @@ inline constexpr int selective_squads = Lanes > 8 || !Packed      ? 2
 
 /// Squads wait for nobody else, but in one block their warps take turns evenly: of blocks the
 /// oldest goes first, and the last ones end alone.
-template <class T, int States, int Lanes, bool Packed>
+template <class T, int States, int Lanes, bool Packed, bool AlongTime>
 __global__ void __launch_bounds__(128 * selective_squads<States, Lanes, Packed>)
     selective_scan_kernel(__grid_constant__ selective_problem<T> const p, int squads) {
   extern __shared__ uint4 selective_scan_memory[];
   int const here = squad_in_block();
-  using squad = selective_squad<T, States, Lanes, Packed>;
-  auto* const memory = reinterpret_cast<typename squad::shared*>(selective_scan_memory);
+  using tile = selective_tile<T, States, Lanes>;
+  auto& memory = reinterpret_cast<typename tile::shared*>(selective_scan_memory)[here];
   int const index = static_cast<int>(blockIdx.x * blockDim.y) + here;
-  if (index < squads) squad{p, memory[here], index}.run();
+  if (index < squads) selective_squad<T, States, Lanes, Packed, AlongTime>{p, memory, index}.run();
 }
 
 }  // namespace ssm::gpu::detail

@@ -55,7 +55,7 @@ struct selective_tile {
 
 /// A squad's channels and steps, and the way of a tile from memory to Δ, Δ·x, B and C in shared
 /// memory, and from sums there to y.
-template <class T, int States, int Lanes, bool Packed>
+template <class T, int States, int Lanes, bool Packed, bool AlongTime>
 struct selective_stage : channel_block {
   using tile = selective_tile<T, States, Lanes>;
   using shared = typename tile::shared;
@@ -75,9 +75,9 @@ struct selective_stage : channel_block {
     begin = segment * p.segment_length;
     end = begin + p.segment_length < p.length ? begin + p.segment_length : p.length;
     has_gate = p.gate.data != nullptr;
-    place = tile::grid::place(static_cast<int>(threadIdx.x), p.along_time);
+    place = tile::grid::place(static_cast<int>(threadIdx.x), AlongTime);
     int const there = threadIdx.x < tile::grid::packets ? channels - place.y : 0;
-    bool const is_whole = there > 0 && (p.along_time || there > packet_elements);
+    bool const is_whole = there > 0 && (AlongTime || there > packet_elements);
     count = is_whole ? packet_elements : there > 0 ? there : 0;
   }
 
@@ -100,14 +100,13 @@ struct selective_stage : channel_block {
   };
   template <class U>
   __device__ cursor<U> cursor_of(selective_array<U> const& array) const {
-    return {array.at(b, begin + place.x, channel + place.y), array.time,
-            array.stride(p.along_time)};
+    return {array.at(b, begin + place.x, channel + place.y), array.time, array.stride(AlongTime)};
   }
   /// How many elements the k-th packet has where `left` steps are left.
   __device__ int elements(int k, int left) const {
     int const steps = left - place.x - packet_elements * k;
     if (steps <= 0) return 0;
-    return p.along_time && steps < count ? steps : count;
+    return AlongTime && steps < count ? steps : count;
   }
   template <class U>
   __device__ void request(packet_slots<T, tile::threads>& to, cursor<U> const& from, int k,
@@ -118,32 +117,30 @@ struct selective_stage : channel_block {
   /// What is kept for one step of a channel and its neighbour.
   __device__ float4& pair(int t, int c) const { return s.pair[t][tile::swizzled(c / 2)]; }
 
-  /// Eight numbers of the block's channels, those of a packet.
-  __device__ void of_channels(float const* from, int2 const& at,
-                              float (&to)[packet_elements]) const {
-    if (p.along_time) {
+  /// Eight numbers of the block's channels, those of this thread's packets.
+  __device__ void of_channels(float const* from, float (&to)[packet_elements]) const {
+    if constexpr (AlongTime) {
 #pragma unroll
-      for (float& number : to) number = from[at.y];
+      for (float& number : to) number = from[place.y];
     } else {
 #pragma unroll
       for (int i = 0; i < packet_elements; i += 4) {
-        float4 const four = *reinterpret_cast<float4 const*>(from + at.y + i);
+        float4 const four = *reinterpret_cast<float4 const*>(from + place.y + i);
         to[i] = four.x, to[i + 1] = four.y, to[i + 2] = four.z, to[i + 3] = four.w;
       }
     }
   }
 
   /// Δ and Δ·x of a packet to shared memory; the largest |Δ|.
-  __device__ float discretize(int k, int left, stored_packet<T> const& x,
-                              stored_packet<T> const& step_size) {
+  __device__ float discretize(int k, int left, float const (&bias)[packet_elements],
+                              stored_packet<T> const& x, stored_packet<T> const& step_size) {
     if (tile::grid::packets < tile::threads && threadIdx.x >= tile::grid::packets) return 0.0f;
     int2 const at{place.x + packet_elements * k, place.y};
-    float bias[packet_elements], step[packet_elements];
-    of_channels(s.bias, at, bias);
+    float step[packet_elements];
     p.steps(step_size, bias, step);
     if (p.scales_steps) {
       float factor[packet_elements];
-      of_channels(s.factor, at, factor);
+      of_channels(s.factor, factor);
 #pragma unroll
       for (int i = 0; i < packet_elements; ++i) step[i] *= factor[i];
     }
@@ -155,7 +152,7 @@ struct selective_stage : channel_block {
     float largest = 0.0f;
 #pragma unroll
     for (float const each : step) largest = larger(largest, fabsf(each));
-    if (p.along_time) {
+    if constexpr (AlongTime) {
 #pragma unroll
       for (int i = 0; i < packet_elements; ++i) {
         auto* const of_channel = reinterpret_cast<float*>(&pair(at.x + i, at.y)) + at.y % 2;
@@ -171,13 +168,12 @@ struct selective_stage : channel_block {
   }
 
   /// y = (C·h + D x) silu(gate) of a packet, from the sums in shared memory.
-  __device__ void read_out(cursor<T> const& to, int k, int left, stored_packet<T> const& x,
-                           stored_packet<T> const& gate) {
+  __device__ void read_out(cursor<T> const& to, int k, int left, float const (&D)[packet_elements],
+                           stored_packet<T> const& x, stored_packet<T> const& gate) {
     if (tile::grid::packets < tile::threads && threadIdx.x >= tile::grid::packets) return;
     int2 const at{place.x + packet_elements * k, place.y};
-    float y[packet_elements], D[packet_elements];
-    of_channels(s.D, at, D);
-    if (p.along_time) {
+    float y[packet_elements];
+    if constexpr (AlongTime) {
 #pragma unroll
       for (int i = 0; i < packet_elements; ++i) {
         auto const* const sums = reinterpret_cast<float*>(&pair(at.x + i, at.y)) + at.y % 2;

@@ -17,9 +17,9 @@ __device__ inline int not_ahead(int x) {
 }
 
 /// States and rates of two neighbouring channels in each thread.
-template <class T, int States, int Lanes, bool Packed>
-struct selective_states : selective_stage<T, States, Lanes, Packed> {
-  using stage = selective_stage<T, States, Lanes, Packed>;
+template <class T, int States, int Lanes, bool Packed, bool AlongTime>
+struct selective_states : selective_stage<T, States, Lanes, Packed, AlongTime> {
+  using stage = selective_stage<T, States, Lanes, Packed, AlongTime>;
   using stage::p, stage::s, stage::b, stage::channel, stage::channels, stage::segment;
   using typename stage::shared, typename stage::tile;
 
