@@ -31,6 +31,23 @@ TEST(LinearScanOfTeams, TakesAnyLengthInWideBands) {
   expect_states<float16>(of.all(columns));
 }
 
+// A few bands, of which each has several teams: of 8 blocks, and of 4, the last band lacks
+// channels.
+TEST(LinearScanOfTeams, ChainsThemInWideBands) {
+  SSM_SKIP_WITHOUT_DEVICE();
+  std::uint64_t seed = 11;
+  for (index_t const channels : {128, 248, 512}) {
+    for (index_t const length : {16 * few_steps, 16 * few_steps + 3 * tile_steps + 1}) {
+      auto const order = both_ways[seed % 2];
+      linear_case const of{.shape = {1, length, channels}, .order = order, .seed = seed++};
+      expect_states<bfloat16>(of.all(columns));
+      expect_gradients<bfloat16>(of.all(columns));
+    }
+  }
+  linear_case const of{.shape = {2, few_steps + 3, 128}, .seed = seed};
+  expect_gradients<float16>(of.all(columns));
+}
+
 // More bands than half of the multiprocessors, and fewer than all.
 TEST(LinearScanOfTeams, GivesABandToEachBlock) {
   SSM_SKIP_WITHOUT_DEVICE();

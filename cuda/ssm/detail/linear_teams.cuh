@@ -53,21 +53,21 @@ __global__ void __launch_bounds__(team_threads<Tiles, Chained>, 16 / Tiles::warp
     publish_barriers();
   }
   meet_cluster();
-  constexpr int lanes = team_lanes<Tiles, Chained>;
+  constexpr int lanes = team_lanes<Tiles>, walkers = team_walkers<Tiles, Chained>,
+                earlier = lanes + walkers + Tiles::is_brought;
   int const role = tiles.warp - Tiles::warps;
   if (role < 0) {
     block.work();
   } else if (role < lanes) {
     block.compose_warps(role * 32 + tiles.lane);
-  } else if (role < 2 * lanes) {
+  } else if (role < lanes + walkers) {
     Chained ? block.walk_rounds() : block.walk((role - lanes) * 32 + tiles.lane);
-  } else if (role == 2 && Tiles::is_brought) {
+  } else if (role < earlier) {
     block.carry();
-  } else if (role == 2 + Tiles::is_brought) {
+  } else if (role == earlier) {
     block.publish();
   } else {
-    constexpr int earlier = 3 + Tiles::is_brought;
-    block.look_back(role - earlier, team_helpers<Tiles, Chained> - earlier);
+    block.look_back(role - earlier - 1, team_helpers<Tiles, Chained> - earlier - 1);
   }
   __syncwarp();
   meet_cluster();  // nobody leaves while others send to it

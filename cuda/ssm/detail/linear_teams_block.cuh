@@ -43,9 +43,7 @@ struct team_block {
     return static_cast<unsigned>((round * teams + turn) * blocks + rank);
   }
 
-  __device__ void meet_workers() const {
-    meet<Tiles::workers + 32 * team_lanes<Tiles, Chained>>(1);
-  }
+  __device__ void meet_workers() const { meet<Tiles::workers + 32 * team_lanes<Tiles>>(1); }
 
   __device__ packet<map> fold(int round, unsigned tile, int stage) const {
     int const row = width / P;  // lanes of a part

@@ -104,13 +104,6 @@ void launch_teams(on where, typename Tiles::problem p, team_shape shape, std::by
         "linear_scan: cudaLaunchKernelEx");
 }
 
-/// Words that any number of teams needs at most.
-template <class Tiles>
-index_t team_words(typename Tiles::problem const& p) {
-  index_t const steps = Tiles::steps_of_all >> p.width_bits;
-  return p.bands * ((p.length + steps - 1) / steps + most_teams_of_band) << p.width_bits;
-}
-
 /// The same in bands of up to so many channels, a power of two.
 template <class Problem>
 Problem in_bands_of(int width, Problem p) {
@@ -120,6 +113,16 @@ Problem in_bands_of(int width, Problem p) {
   return p;
 }
 
+/// Words that any number of teams, of two blocks at least, needs at most.
+template <class Tiles>
+index_t team_words(typename Tiles::problem const& p) {
+  auto const words = [](auto const& own) {
+    index_t const steps = Tiles::steps_of_all >> own.width_bits;
+    return own.bands * (divide_up(own.length, 2 * steps) + most_teams_of_band) << own.width_bits;
+  };
+  return std::max(words(p), words(in_bands_of(Tiles::most_width, p)));
+}
+
 /// Launch teams if the device has them and is kept busy by them.
 template <class Tiles>
 bool run_teams(on where, typename Tiles::problem const& p, std::byte* workspace) {
@@ -127,10 +130,15 @@ bool run_teams(on where, typename Tiles::problem const& p, std::byte* workspace)
   index_t const steps = Tiles::steps_of_all >> p.width_bits, tiles = p.length / steps;
   if (tiles * p.bands >= (index_t{1} << 31) - most_teams_of_band * most_blocks_of_team)
     return false;
+  auto const wide = in_bands_of(Tiles::most_width, p);
+  auto const many = many_teams_a_band<Tiles>(p.bands, 1 << p.width_bits),
+             many_wide = many_teams_a_band<Tiles>(wide.bands, 1 << wide.width_bits);
+  index_t const busy = p.bands * many.teams * many.blocks,
+                busy_wide = wide.bands * many_wide.teams * many_wide.blocks;
+  bool gives_way = false;
   if constexpr (!Tiles::is_brought) {
     int const processors = multiprocessors();
     if (!allows_teams<Tiles, false>()) return false;
-    auto const wide = in_bands_of(Tiles::most_width, p);
     auto const one = one_team_a_band<Tiles>(p.bands, processors),
                one_wide = one_team_a_band<Tiles>(wide.bands, processors);
     bool const is_wide = wide.bands * one_wide.blocks >= p.bands * one.blocks;
@@ -138,14 +146,17 @@ bool run_teams(on where, typename Tiles::problem const& p, std::byte* workspace)
     auto const shape = is_wide ? one_wide : one;
     // Half of the device with wide bands is faster than all else that runs there.
     index_t const least = own.width_bits > 5 ? processors / 2 : 2 * processors / 3;
-    if (own.bands * shape.blocks >= least) {
+    // But for many teams with wide bands beside one with others, where there is more to move.
+    gives_way = Tiles::neighbor >= 0 && !is_wide && many_wide.teams > 1 &&
+                busy_wide >= own.bands * shape.blocks;
+    if (own.bands * shape.blocks >= least && !gives_way) {
       launch_teams<Tiles, false>(where, own, shape, workspace);
       return true;
     }
   }
-  auto const many = many_teams_a_band<Tiles>(p.bands, 1 << p.width_bits);
-  if (many.teams == 0) return false;
-  launch_teams<Tiles, true>(where, p, many, workspace);
+  if (many.teams == 0 && many_wide.teams == 0) return false;
+  bool const is_wide = gives_way || busy_wide >= busy;
+  launch_teams<Tiles, true>(where, is_wide ? wide : p, is_wide ? many_wide : many, workspace);
   return true;
 }
 
