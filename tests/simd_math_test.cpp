@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Elementary functions on packs, against the scalar ones in double, with each instruction set.
+// simd_math_test.cpp: elementary functions on packs, against the scalar ones in double, with each
+// instruction set.
 #include <gtest/gtest.h>
 
 #include <array>
@@ -9,32 +10,12 @@
 #include <limits>
 
 #include "ssm/detail/instruction_set.hpp"
-#include "ssm/detail/simd_exp2_of_product.hpp"
 #include "ssm/detail/simd_math.hpp"
 #include "support/error_in_ulp.hpp"
+#include "support/pack_function.hpp"
 
 namespace ssm::test {
 namespace {
-
-constexpr instruction_set all_sets[] = {instruction_set::baseline, instruction_set::avx2,
-                                        instruction_set::avx512};
-
-template <class T>
-using block = std::array<T, 64>;
-
-/// f of 64 numbers, by the instructions of `set`.
-template <class T, class Function>
-block<T> evaluate(instruction_set set, block<T> const& x, Function) {
-  block<T> y;
-  detail::dispatch(
-      set, [&](auto width) __attribute__((always_inline)) {
-        constexpr int lanes = decltype(width)::template lanes<T>;
-        for (std::size_t i = 0; i < x.size(); i += lanes) {
-          Function::call(detail::pack<T, lanes>::load(&x[i])).store(&y[i]);
-        }
-      });
-  return y;
-}
 
 #define SSM_PACK_FUNCTION(NAME)                              \
   struct NAME {                                              \
@@ -63,45 +44,6 @@ struct exp2_of_two {
   }
 };
 
-/// 2^(0.7 x), whatever else is computed beside it.
-constexpr float product_factor = 0.7f;
-
-template <bool InRange>
-struct exp2_of_product {
-  template <class Pack>
-  [[gnu::always_inline]] static Pack call(Pack const& x) {
-    using real = typename Pack::value_type;
-    Pack z[] = {-x, x};
-    detail::exp2_of_product<InRange>(
-        z, [](auto) __attribute__((always_inline)) { return real(product_factor); });
-    return z[1];
-  }
-};
-
-/// The largest error in ulp over floats of every sign and exponent, each `stride` patterns.
-template <class Function, class Truth>
-void expect_ulp(double bound, Function function, Truth const& truth, float limit = 1e38f) {
-  constexpr std::uint64_t stride = 9973;
-  for (auto const set : all_sets) {
-    double worst = 0;
-    float at = 0;
-    block<float> x;
-    for (std::uint64_t pattern = 0; pattern < std::uint64_t{1} << 32;) {
-      for (float& element : x) {
-        element = std::bit_cast<float>(static_cast<std::uint32_t>(pattern));
-        if (!(std::abs(element) <= limit)) element = 0;
-        pattern += stride;
-      }
-      auto const y = evaluate(set, x, function);
-      for (std::size_t i = 0; i < x.size(); ++i) {
-        double const error = error_in_ulp(y[i], truth(static_cast<double>(x[i])));
-        if (error > worst) worst = error, at = x[i];
-      }
-    }
-    EXPECT_LE(worst, bound) << "set " << static_cast<int>(set) << ", at " << at;
-  }
-}
-
 TEST(SimdMath, ExpIsWithinOneUlpForFloatsOfEverySize) {
   expect_ulp(1, exp{}, [](double x) { return std::exp(x); });
 }
@@ -110,16 +52,6 @@ TEST(SimdMath, Exp2IsWithinItsBoundForFloatsOfEverySize) {
   expect_ulp(1.3, exp2{}, [](double x) { return std::exp2(x); });
   expect_ulp(
       1.3, exp2_in_range{}, [](double x) { return std::exp2(x); }, 125);
-}
-
-TEST(SimdMath, Exp2OfAProductHasItsRoundingBesideForFloatsOfEverySize) {
-  auto const truth = [](double x) { return std::exp2(double(product_factor) * x); };
-  for (float const limit :
-       {0.f, 0.01f, 1.f, 30.f, 178.f}) {  // 1/2 ulp of z is |z| log 2 ulp of 2^z
-    double const bound = 1.3 + std::log(2.) * double(product_factor * limit);
-    expect_ulp(bound, exp2_of_product<false>{}, truth, limit);
-    expect_ulp(bound, exp2_of_product<true>{}, truth, limit);
-  }
 }
 
 TEST(SimdMath, SoftplusIsWithinTwoUlpForFloatsOfEverySize) {
@@ -177,11 +109,6 @@ void expect_special_values() {
     EXPECT_EQ(at(exp2{}, -inf), T(0));
     EXPECT_EQ(at(exp2{}, T(0)), T(1));
     EXPECT_EQ(at(exp2_in_range{}, T(0)), T(1));
-    EXPECT_EQ(at(exp2_of_product<false>{}, inf), inf);
-    EXPECT_EQ(at(exp2_of_product<false>{}, -inf), T(0));
-    EXPECT_EQ(at(exp2_of_product<false>{}, T(0)), T(1));
-    EXPECT_EQ(at(exp2_of_product<true>{}, T(0)), T(1));
-    EXPECT_TRUE(std::isnan(at(exp2_of_product<false>{}, nan)));
     EXPECT_EQ(at(softplus{}, inf), inf);
     EXPECT_EQ(at(softplus{}, -inf), T(0));
     EXPECT_EQ(at(sigmoid{}, inf), T(1));
@@ -208,8 +135,6 @@ TEST(SimdMath, FormsForARangeAreTheSameBitsThere) {
       }
       EXPECT_EQ(evaluate(set, x, exp2{}), evaluate(set, x, exp2_in_range{}));
       EXPECT_EQ(evaluate(set, x, exp2{}), evaluate(set, x, exp2_of_two{}));
-      EXPECT_EQ(evaluate(set, x, exp2_of_product<false>{}),
-                evaluate(set, x, exp2_of_product<true>{}));
       for (float& element : x) element *= 0.69f;
       EXPECT_EQ(evaluate(set, x, exp{}), evaluate(set, x, exp_in_range{}));
       EXPECT_EQ(evaluate(set, x, softplus{}), evaluate(set, x, softplus_in_range{}));
