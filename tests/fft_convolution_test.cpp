@@ -10,6 +10,7 @@
 #include <iostream>
 #include <string>
 
+#include "ssm/numerics.hpp"
 #include "support/oracle.hpp"
 #include "support/random_tensor.hpp"
 
