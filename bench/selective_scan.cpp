@@ -28,9 +28,11 @@ struct selective_scan_operator {
   static constexpr char const* name = "selective_scan";
   static constexpr index_t head_channels = 1;
 
-  /// For each state an exponential (a product and a polynomial of degree 5), the drive, the state
-  /// and the output; 27 more for softplus, the gate, D and the bias.
-  static double multiply_adds(double states) { return 9 * states + 27; }
+  /// For each state an exponential, the drive, the state and the output; 27 multiply-adds more for
+  /// softplus, the gate, D and the bias.
+  static work needed(double states) {
+    return {.multiply_adds = 3 * states + 27, .exponentials = states};
+  }
 
   template <class Policy, class T>
   static void forward(Policy const& policy, selective_problem<T>& p) {

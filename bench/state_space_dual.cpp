@@ -46,7 +46,7 @@ struct state_space_dual_operator {
 
   /// For each state one to drive it and one to read it; 27 more for softplus, the gate, D, the
   /// bias.
-  static double multiply_adds(double states) { return 2 * states + 27; }
+  static work needed(double states) { return {.multiply_adds = 2 * states + 27}; }
 
   template <class Policy, class T>
   static void forward(Policy const& policy, selective_problem<T>& p) {

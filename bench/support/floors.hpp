@@ -162,13 +162,15 @@ inline void measure_rates(resources const& with) {
 /// What must be done for one token of one channel, whatever the implementation.
 struct work {
   double multiply_adds = 0;  ///< of single numbers; a product or a sum alone counts as one
+  double exponentials = 0;   ///< that are not in multiply_adds
   double bytes = 0;          ///< from and to memory
 };
 
-/// The seconds that it takes at least.
+/// The seconds that it takes at least. Exponentials and multiply-adds want the same units.
 inline double floor_of(work const& needed, rates const& machine) {
-  return std::max(needed.multiply_adds / machine.multiply_adds,
-                  needed.bytes / machine.copied_bytes);
+  return std::max(
+      needed.multiply_adds / machine.multiply_adds + needed.exponentials / machine.exponentials,
+      needed.bytes / machine.copied_bytes);
 }
 
 }  // namespace ssm::bench

@@ -49,13 +49,13 @@ struct operator_rows {
     std::string const set =
         policy.instructions == instruction_set::widest ? "" : ":" + name_of(policy.instructions);
     double const bytes = (3 + 1.0 / double(Operator::head_channels)) * sizeof(T);
-    row what{
-        .operation = name + suffix,
-        .policy = "parallel:" + std::to_string(policy.threads) + set,
-        .scalar = sizeof(T) == 2 ? "bf16" : "f32",
-        .size = size,
-        .with = {.threads = policy.threads, .instructions = policy.instructions},
-        .needed = {.multiply_adds = Operator::multiply_adds(double(size.states)), .bytes = bytes}};
+    row what{.operation = name + suffix,
+             .policy = "parallel:" + std::to_string(policy.threads) + set,
+             .scalar = sizeof(T) == 2 ? "bf16" : "f32",
+             .size = size,
+             .with = {.threads = policy.threads, .instructions = policy.instructions},
+             .needed = Operator::needed(double(size.states))};
+    what.needed.bytes = bytes;
     what.relative_to = name + "/" + (suffix.empty() ? "eigen" : what.policy);
     return what;
   }

@@ -149,8 +149,9 @@ inline std::string markdown(measurements const& all) {
   page +=
       "\nTimes are in ns for one token of one channel, the least of the repetitions, at which rows "
       "take turns; real time, or on one thread processor time. CPUs: those that the program had "
-      "meanwhile. × floor: relative to the time that the row's multiply-adds and memory traffic "
-      "take at these rates (copy: read and written). × ref: relative to another row (" +
+      "meanwhile. × floor: relative to the time that the row's multiply-adds, exponentials and "
+      "memory "
+      "traffic take at these rates (copy: read and written). × ref: relative to another row (" +
       references(all) + "). Heap: the most that a call takes from operator new.\n\n";
   auto const head = table_head(all);
   page += markdown_line(head) + "|---|";

@@ -118,12 +118,16 @@ class group {
   void add_floor(row what) {
     resources const with = what.with;
     what.policy = "floor:" + std::to_string(with.threads);
-    double const count = what.needed.multiply_adds * what.size.steps() / with.threads;
+    double const each = what.size.steps() / with.threads, count = what.needed.multiply_adds * each,
+                 powers = what.needed.exponentials * each;
     add(what, [=] {
       return task{[=] {
         on_threads(with.threads, [=](int) {
-          with.scalar_bytes == 8 ? multiply_add_loop<double>(with.instructions, count)
-                                 : multiply_add_loop<float>(with.instructions, count);
+          auto const run = [=]<class T>(T) {
+            multiply_add_loop<T>(with.instructions, count);
+            exponential_loop<T>(with.instructions, powers);
+          };
+          with.scalar_bytes == 8 ? run(double()) : run(float());
         });
       }};
     });
