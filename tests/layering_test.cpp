@@ -80,6 +80,7 @@ constexpr char const* layers[] = {
     "detail/state_space_dual_chunk "
     "detail/state_space_dual_inputs detail/state_space_dual_kernel detail/state_space_dual_layout "
     "detail/state_space_dual_products detail/state_space_dual_reference "
+    "detail/state_space_dual_rows "
     "detail/state_space_dual_reference_vjp detail/state_space_dual_step "
     "detail/state_space_dual_vjp detail/state_space_dual_vjp_block "
     "detail/state_space_dual_vjp_group detail/state_space_dual_vjp_kernel "

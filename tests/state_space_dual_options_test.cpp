@@ -195,6 +195,22 @@ TEST(StateSpaceDualOptions, GrowthOverflowsNoSoonerThanTheStates) {
   for (index_t p = 0; p < 16; ++p) EXPECT_EQ(found.y(0, 47, 1, p), 0);  // no 0·∞
 }
 
+// Drives are divided by the decays before them: up to 2^63 here, by which these would overflow.
+TEST(StateSpaceDualOptions, LargeInputsOverflowNoSoonerThanTheStates) {
+  ssd_problem<float> problem({1, 64, 2, 16, 1, 16});
+  problem.eigenvalue(0) = problem.eigenvalue(1) = -1.4F;
+  auto inputs = problem.inputs();
+  inputs.step_rule.limits = {0, 1};
+  std::fill(problem.step_size.begin(), problem.step_size.end(), 5.0F);
+  for (index_t t = 20; t < 64; t += 3)
+    for (index_t p = 0; p < 16; ++p) problem.x(0, t, 1, p) *= 1e33F;
+  for (index_t t = 41; t < 64; t += 12) problem.step_size(0, t, 1) = -60;  // D x alone is large
+  ssd_truth const truth(inputs, problem.initial);
+  auto const found = run_ssd(one_thread, inputs, problem.initial);
+  EXPECT_LE(worst_error(found, truth), 1);
+  for (float y : found.y) EXPECT_TRUE(std::isfinite(y));
+}
+
 TEST(StateSpaceDualOptions, SavesTheStatesThatEnterBlocks) {
   ssd_problem<float> const problem({1, 300, 2, 20, 1, 24});
   auto const sequence = sequence_index(std::vector<index_t>{0, 256, 300});

@@ -20,28 +20,30 @@ namespace ssm {
 /// `carry` is the state before the first step on entry and after the last one on exit, so that one
 /// call over a sequence equals a call for each part of it, down to single steps, to rounding.
 /// `sequential` and `chunked` run the recurrence as the engine does (scan). `parallel` takes a
-/// chunk of steps at once as products of matrices, `chunk` steps or fewer (0: 16; at most 32), and
-/// calls of less than 8 steps step by step. Other number types than float, double, bfloat16 and
+/// chunk of steps at once, `chunk` steps or fewer (0: 32; at most 32), in which states are kept
+/// divided by the decays since it began, so that a step is products and sums alone, and calls of
+/// less than 8 steps step by step. Other number types than float, double, bfloat16 and
 /// float16 are run by the engine in every case.
 /// Shapes    carry (batch, head, head_dim, state); y (batch, time, head, head_dim); y and carry may
 ///           not share memory with inputs.
 /// Accuracy  before the gate eps·Σ|terms|·k; k = states/2 + chunk + 20, and for a term that is m
 ///           steps old over decays whose logarithms add up to S, 1.5 m + 8 |S| more, where the
 ///           step size is off by at most 6 eps. Storage in 16 bits rounds once more.
-/// Special   length 0 leaves carry as it is. Exponentials are taken of sums over the steps between
-///           two steps alone: no length overflows, and a decay that underflows is 0. Where states
-///           grow, nothing overflows before them. NaN and infinity follow IEEE rules, and no output
+/// Special   length 0 leaves carry as it is. Exponentials are taken of the steps alone, and a chunk
+///           ends before their product is below 2^-64 or above 2^32, or what is divided by it could
+///           overflow: no length overflows, and a decay that underflows is 0. Where states grow,
+///           nothing overflows before them. NaN and infinity follow IEEE rules, and no output
 ///           depends on later inputs.
 /// Throws    shape_error before anything is written.
 /// Repeats   bit for bit for any number of threads and any strides; policies, chunks and
 ///           instruction sets round differently.
-/// Cost      two multiplications and additions for each state of each step, and 64 KB a thread
+/// Cost      two multiplications and additions for each state of each step, and 50 KB a thread
 ///           (more above 128 states in float, 64 in double, and for longer chunks). Where the carry
 ///           has the states of a head side by side, several heads of a group go through time
 ///           together; their states then lie in it in another order until the call ends.
 /// Gradient  state_space_dual_vjp; `saved` is for it.
-/// Source    Dao & Gu 2024, arXiv:2405.21060, sections 6 and 7 and listing 1; their segment sums
-///           are our fill_decays.
+/// Source    Dao & Gu 2024, arXiv:2405.21060, sections 6 and 7. (On a CPU the products of matrices
+///           of their listing 1 save nothing, and need those between the steps of a chunk as well.)
 /// Tested    tests/state_space_dual_test.cpp.
 template <execution_policy Policy, class T>
 void state_space_dual(Policy policy, state_space_dual_inputs<T> const& inputs,
@@ -84,6 +86,7 @@ void state_space_dual(Policy policy, state_space_dual_inputs<T> const& inputs,
 ///           states were not saved; chunks of 32 steps where `chunk` is 0. Shorter ones, and
 ///           sequences that begin within a block, take one more.
 /// Repeats   bit for bit for any number of threads.
+/// Source    as products of matrices: Dao & Gu 2024, listing 1; its segment sums are fill_decays.
 /// Tested    tests/state_space_dual_vjp_test.cpp, and state_space_dual_oracle_test.cpp against
 ///           differences in 50 digits.
 template <execution_policy Policy, class T>

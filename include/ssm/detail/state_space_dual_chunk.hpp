@@ -1,78 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// state_space_dual_chunk.hpp: how channels and time are shared out, rows of a few steps, and their
-// step sizes and decays.
+// state_space_dual_chunk.hpp: how channels and time are shared out, and the step sizes and decays
+// of a few steps.
 #pragma once
 
 #include <algorithm>
-#include <cstdint>
-#include <type_traits>
 
 #include "ssm/detail/simd_math.hpp"
 #include "ssm/detail/state_space_dual_inputs.hpp"
 #include "ssm/detail/state_space_dual_products.hpp"
 
 namespace ssm::detail {
-
-/// The rows of a (batch, time, head or group, element) view for one head, by time: to find a row is
-/// then one multiplication.
-template <class S>
-struct row_series {
-  S* first = nullptr;
-  index_t time_step = 0, step = 0;
-
-  row_series() = default;
-  row_series(tensor_view<S, 4> const& view, index_t b, index_t head, index_t element) {
-    if (view.data_handle() == nullptr) return;
-    first = &view(b, 0, head, element);
-    time_step = view.stride(1);
-    step = view.stride(3);
-  }
-
-  S* at(index_t t) const { return first + t * time_step; }
-
-  /// Bring a row to the second cache before it is wanted, or to the first (Near). (g++ takes a
-  /// function that does no more than this for one without effect and drops its calls, unless they
-  /// are inlined first.)
-  template <bool Near = false>
-  [[gnu::always_inline]] void prefetch(index_t t, index_t count) const {
-    if (first == nullptr || step != 1) return;
-    auto const* const row = reinterpret_cast<char const*>(at(t));
-    constexpr index_t line = 64, size = sizeof(S);
-    for (index_t byte = 0; byte < count * size; byte += line)
-      __builtin_prefetch(row + byte, std::is_const_v<S> || Near ? 0 : 1, Near ? 3 : 2);
-  }
-
-  /// Whether rows of `count` are whole cache lines, if there are any.
-  bool has_whole_lines(index_t count) const {
-    if (first == nullptr) return true;
-    constexpr index_t line = 64, size = sizeof(S);
-    return step == 1 && count * size % line == 0 && time_step * size % line == 0 &&
-           reinterpret_cast<std::uintptr_t>(first) % line == 0;
-  }
-};
-
-/// The numbers of a strided row as a contiguous one, with zeros up to `padded`.
-template <int Lanes, class A, class Storage>
-[[gnu::always_inline]] inline void gather(Storage const* from, index_t stride, index_t count,
-                                          index_t padded, A* to) {
-  index_t i = 0;
-  if (stride == 1) {
-    for (; i + Lanes <= count; i += Lanes) load_as<A, Lanes>(from + i).store(to + i);
-  }
-  for (; i < count; ++i) to[i] = static_cast<A>(from[i * stride]);
-  for (; i < padded; ++i) to[i] = A(0);
-}
-
-/// A contiguous row into a strided one.
-template <int Lanes, class A, class Storage>
-[[gnu::always_inline]] inline void scatter(A const* from, index_t count, Storage* to,
-                                           index_t stride) {
-  index_t i = 0;
-  if (stride == 1) {
-    for (; i + Lanes <= count; i += Lanes) store_as(pack<A, Lanes>::load(from + i), to + i);
-  }
-  for (; i < count; ++i) to[i * stride] = static_cast<Storage>(from[i]);
-}
 
 /// Channels [first, first + count) of a head of a row.
 struct ssd_tile {
@@ -84,8 +21,8 @@ struct ssd_partition {
   ssd_extents extents;
   index_t tile, tiles;
 
-  ssd_partition(ssd_extents const& e, index_t bytes) : extents{e} {
-    constexpr index_t cached = 32768, narrowest = 16, widest = 64;  // multiples of all lanes
+  ssd_partition(ssd_extents const& e, index_t bytes, index_t cached = 32768) : extents{e} {
+    constexpr index_t narrowest = 16, widest = 64;  // multiples of all lanes
     index_t const fitting = cached / (bytes * std::max<index_t>(1, e.states));
     index_t const needed = round_up(std::max<index_t>(1, e.head_dim), narrowest);
     tile = std::min(std::clamp(fitting / narrowest * narrowest, narrowest, widest), needed);
@@ -101,19 +38,20 @@ struct ssd_partition {
 };
 
 /// Tiles of one group that go through time side by side. Their states wait in the carry, as rows of
-/// channels, so that they need no memory: where it has no such rows, a tile goes alone.
+/// channels, so that they need no memory: where it has no such rows, a tile goes alone, and is
+/// smaller.
 struct ssd_bundles {
   ssd_partition tiles;
   bool in_place;
   index_t of_group, count;  // bundles of a group, and in all
 
   template <class A>
-  ssd_bundles(ssd_partition const& partition, tensor_view<A, 4> const& carry, int threads)
-      : tiles{partition} {
+  ssd_bundles(ssd_extents const& e, tensor_view<A, 4> const& carry, int threads)
+      : tiles{e, sizeof(A)} {
     constexpr index_t widest = 12;  // their states stay in the second cache
-    ssd_extents const& e = tiles.extents;
     in_place = carry.stride(3) == 1 && carry.stride(2) == e.states &&
                e.head_dim % tiles.tile == 0 && e.states % product_rows == 0;
+    if (!in_place) tiles = {e, sizeof(A), 16384};
     index_t const most = in_place ? widest : 1, shares = 2 * threads;
     index_t const wanted = std::clamp<index_t>(tiles.count() / shares, 1, most);
     of_group = (tiles_of_group() + wanted - 1) / wanted;
@@ -126,14 +64,14 @@ struct ssd_bundles {
   }
 };
 
-/// Steps in a chunk where it is ours to choose, and at most: the matrices between the steps of a
-/// chunk have its square of elements.
-inline constexpr index_t default_ssd_chunk = 16;
+/// Steps in a chunk where it is ours to choose, and at most.
 inline constexpr index_t longest_ssd_chunk = state_space_dual_block;
 
 /// A chunk ends before its states could grow by more than 2 to this power, so that no product of
 /// decays overflows where the states do not.
 inline constexpr int largest_ssd_growth = 32;
+/// The same for what decays, where drives are divided by the decays before them.
+inline constexpr int largest_ssd_decay = 64;
 
 /// One after another: chunks that end at `chunk` steps, at a block's end and where a sequence ends.
 template <class T>

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// state_space_dual_kernel.hpp: Mamba-2's operator as products of small matrices, chunk by chunk.
+// state_space_dual_kernel.hpp: Mamba-2's operator, chunk by chunk, its states in registers.
 #pragma once
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
+#include <type_traits>
 
 #include "ssm/detail/state_space_dual_layout.hpp"
 
@@ -16,97 +19,37 @@ inline constexpr bool has_fast_ssd = std::is_same_v<T, float> || std::is_same_v<
 template <class A, int Lanes>
 struct ssd_buffers {
   index_t chunk, states, tile;  // padded to whole packs and whole blocks of registers
-  aligned_buffer<A> state, shared, x, leaving, y, products, mixing, step, log_decay, entered, D,
-      row;
+  aligned_buffer<A> shared, own_state, drive, y, step, log_decay, decay, growth, inverse, D, row;
 
-  ssd_buffers(index_t longest, ssd_extents const& e, index_t tile_width)
-      : chunk{round_up(longest, std::max(Lanes, product_rows))},
-        states{round_up(e.states, std::max(Lanes, product_rows))},
-        tile{tile_width},
-        state{round_up(e.states, product_rows) * tile},
-        shared{2 * chunk * states},
-        x{chunk * tile},
-        leaving{chunk * tile},
+  ssd_buffers(index_t longest, ssd_bundles const& bundles)
+      : chunk{round_up(longest, Lanes)},
+        states{round_up(bundles.tiles.extents.states, std::max(Lanes, product_rows))},
+        tile{bundles.tiles.tile},
+        shared{std::max(2 * chunk, bundles.in_place ? tile : 0) * states},
+        own_state{bundles.in_place ? 0 : states * tile},
+        drive{chunk * tile},
         y{chunk * tile},
-        products{chunk * chunk + chunk},
-        mixing{chunk * chunk},
         step{chunk},
         log_decay{chunk},
-        entered{chunk},
+        decay{chunk},
+        growth{chunk},
+        inverse{chunk},
         D{tile},
         row{tile} {}
 
-  // Blocks of registers may begin at any row of C, and then read a few rows beyond.
   A* C() { return shared; }
   A* B() { return C() + chunk * states; }
+  /// Of the tile, where it does not lie in the carry; else room for it before and after all steps.
+  A* state(bool in_place) { return in_place ? shared : own_state; }
 };
 
-/// What a tile reads and writes, row by row.
-template <class T>
-struct ssd_rows {
-  using A = accumulator_t<T>;
-
-  index_t count;
-  row_series<T const> x, B, C, gate;
-  row_series<T> y;
-  row_series<A> ungated;
-  bool past_caches;  // for what is written, where rows are whole lines
-
-  ssd_rows(state_space_dual_inputs<T> const& in, ssd_tile const& at, tensor_view<T, 4> const& to,
-           state_space_dual_saved<T> const& saved, bool is_large = false)
-      : count{at.count},
-        x{in.x, at.b, at.head, at.first},
-        B{in.B, at.b, at.head / extents_of(in).heads_per_group(), 0},
-        C{in.C, at.b, at.head / extents_of(in).heads_per_group(), 0},
-        gate{in.gate, at.b, at.head, at.first},
-        y{to, at.b, at.head, at.first},
-        ungated{saved.ungated, at.b, at.head, at.first},
-        past_caches{is_large && std::is_same_v<A, T> && y.has_whole_lines(count) &&
-                    ungated.has_whole_lines(count)} {}
-
-  /// What a step that is soon to come reads and writes, except B and C.
-  [[gnu::always_inline]] void prefetch(index_t t) const {
-    x.prefetch(t, count);
-    gate.prefetch(t, count);
-    if (past_caches) return;
-    y.prefetch(t, count);
-    ungated.prefetch(t, count);
-  }
-
-  /// y·silu(gate) from a row of sums before the gate, which are lost.
-  template <int Lanes>
-  [[gnu::always_inline]] void write(index_t t, index_t padded, A* sums, A* space) const {
-    if (ungated.first != nullptr) put<Lanes>(sums, ungated, t);
-    if (y.first == nullptr) return;
-    if (gate.first != nullptr) {
-      gather<Lanes>(gate.at(t), gate.step, count, padded, space);
-      for (index_t p = 0; p < padded; p += Lanes) {
-        pack<A, Lanes>(pack<A, Lanes>::load(sums + p) * silu(pack<A, Lanes>::load(space + p)))
-            .store(sums + p);
-      }
-    }
-    put<Lanes>(sums, y, t);
-  }
-
- private:
-  template <int Lanes, class S>
-  [[gnu::always_inline]] void put(A const* from, row_series<S> const& to, index_t t) const {
-    if constexpr (std::is_same_v<A, S>) {
-      if (past_caches) {
-        for (index_t p = 0; p < count; p += Lanes)
-          store_past_caches(pack<A, Lanes>::load(from + p), to.at(t) + p);
-        return;
-      }
-    }
-    scatter<Lanes>(from, count, to.at(t), to.step);
-  }
-};
-
-/// Tiles of one group that go through time side by side, so that B, C and their products are
-/// prepared once for all of them. Within a chunk of steps, with S_i = log2 of the decays up to
-/// step i,
-///   y_i = 2^S_i C_i·h + Σ_{j <= i} 2^(S_i - S_j) Δ_j (C_i·B_j) x_j + D x_i,
-///   h ← 2^S_last h + Σ_j 2^(S_last - S_j) Δ_j B_j x_j.
+/// Tiles of one group that go through time side by side, so that B and C are prepared once for all
+/// of them. In a chunk of steps g is the state as it would be without the decays since the chunk's
+/// first step, R_i their product up to step i:
+///   g ← g + Δ_i/R_i B_i x_i,   y_i = R_i C_i·g + D x_i,
+/// two multiplications and additions for each state of each step, as in products of matrices, but
+/// with nothing between the steps of a chunk. A chunk ends before R is below 2^-largest_ssd_decay
+/// or above 2^largest_ssd_growth.
 template <int Lanes, class T>
 struct ssd_bundle {
   using A = accumulator_t<T>;
@@ -145,36 +88,35 @@ struct ssd_bundle {
 
   /// Rows of all channels of a tile for each state.
   [[gnu::always_inline]] A* state_of(ssd_tile const& at) const {
-    return bundles.in_place ? &carry(at.b, at.head, at.first, 0) : +w.state;
+    return bundles.in_place ? &carry(at.b, at.head, at.first, 0) : w.state(false);
   }
   [[gnu::always_inline]] index_t state_size(ssd_tile const& at) const {
     return round_up(in.B.extent(3), product_rows) * round_up(at.count, Lanes);
   }
 
   [[gnu::always_inline]] void begin_tile(ssd_tile const& at) const {
-    std::fill_n(+w.state, state_size(at), A(0));
-    load_states<Lanes, A>(carry, at, in.B.extent(3), round_up(at.count, Lanes), w.state);
-    if (bundles.in_place) std::copy_n(+w.state, state_size(at), state_of(at));
+    A* const state = w.state(bundles.in_place);
+    std::fill_n(state, state_size(at), A(0));
+    load_states<Lanes, A>(carry, at, in.B.extent(3), round_up(at.count, Lanes), state);
+    if (bundles.in_place) std::copy_n(state, state_size(at), state_of(at));
   }
   [[gnu::always_inline]] void end_tile(ssd_tile const& at) const {
-    if (bundles.in_place) std::copy_n(state_of(at), state_size(at), +w.state);
-    store_states<Lanes, A>(w.state, round_up(at.count, Lanes), at, in.B.extent(3), carry);
+    A* const state = w.state(bundles.in_place);
+    if (bundles.in_place) std::copy_n(state_of(at), state_size(at), state);
+    store_states<Lanes, A>(state, round_up(at.count, Lanes), at, in.B.extent(3), carry);
   }
 
-  /// B and C of the steps of a chunk, C_i·B_j, and the rows that the next chunk begins with.
+  /// B and C of the steps of a chunk, and the rows that the next chunk begins with.
   [[gnu::always_inline]] void load_shared(ssd_tile const& at, index_t t, index_t end) const {
     ssd_rows<T> const rows(in, at, y, saved);
-    index_t const count = end - t, steps = round_up(count, product_rows), states = w.states;
+    index_t const count = end - t, states = w.states;
     for (index_t i = 0; i < count; ++i) {
       gather<Lanes>(rows.B.at(t + i), rows.B.step, in.B.extent(3), states, w.B() + i * states);
-      gather<Lanes>(rows.C.at(t + i), rows.C.step, in.B.extent(3), states, w.C() + i * states);
+      gather<Lanes>(rows.C.at(t + i), rows.C.step, in.C.extent(3), states, w.C() + i * states);
     }
-    std::fill_n(w.B() + count * states, (steps - count) * states, A(0));
-    std::fill_n(w.C() + count * states, (steps - count) * states, A(0));
-    multiply_rows<Lanes, A>(steps, states, w.C(), w.B(), w.products, w.chunk);
     for (index_t i = end; i < std::min(end + count, in.x.extent(1)); ++i) {
       rows.B.prefetch(i, in.B.extent(3));
-      rows.C.prefetch(i, in.B.extent(3));
+      rows.C.prefetch(i, in.C.extent(3));
     }
   }
 
@@ -195,7 +137,7 @@ struct ssd_bundle {
     return &saved.states(at.b, t / state_space_dual_block, at.head, at.first, 0);
   }
 
-  /// The steps [t, end) of a tile, in parts where its states could overflow.
+  /// The steps [t, end) of a tile, in parts where they cannot be one chunk.
   [[gnu::always_inline]] void run_chunk(ssd_tile const& at, index_t t, index_t end) const {
     A* const state = state_of(at);
     index_t const tile = round_up(at.count, Lanes);
@@ -210,59 +152,128 @@ struct ssd_bundle {
     if (in.D.data_handle() != nullptr)
       gather<Lanes>(&in.D(at.head, at.first), in.D.stride(1), at.count, tile, +w.D);
     for (index_t begin = t; begin < end;) {
-      index_t const padded = round_up(end - begin, std::max(Lanes, product_rows));
+      index_t const padded = round_up(end - begin, Lanes);
       fill_steps<Lanes>(in, at.b, at.head, begin, end - begin, padded, rate, +w.step, +w.log_decay);
-      index_t const count = steps_without_overflow<A>(w.log_decay, end - begin);
-      fill_decays<Lanes, A>(w.log_decay, count, padded, w.mixing, w.entered);
+      index_t const count = load_drives(rows, tile, begin, fill_growth(end - begin, padded));
       bool const saves = begin + count == end && end < in.x.extent(1) && begins_block(end);
-      run_steps(rows, state, tile, begin, count, padded, begin - t,
-                saves && saves_rows(at) ? saved_states(at, end) : nullptr);
+      advance(rows, state, tile, begin, count, begin - t,
+              saves && saves_rows(at) ? saved_states(at, end) : nullptr);
+      write(rows, tile, begin, count);
       begin += count;
     }
   }
 
-  /// The steps [t, t + count), which are `offset` after the first of the chunk. `copy` is left as
-  /// the states after them, unless it is null.
-  [[gnu::always_inline]] void run_steps(ssd_rows<T> const& rows, A* state, index_t tile, index_t t,
-                                        index_t count, index_t padded, index_t offset,
-                                        A* copy) const {
-    index_t const steps = round_up(count, product_rows), states = w.states;
-    for (index_t i = 0; i < count; ++i) {
-      gather<Lanes>(rows.x.at(t + i), rows.x.step, rows.count, tile, w.x + i * tile);
-      A const weight = w.mixing[(count - 1) * padded + i] * w.step[i];
-      for (index_t p = 0; p < tile; p += Lanes)
-        vector(vector::load(w.x + i * tile + p) * weight).store(w.leaving + i * tile + p);
+  /// What enters the chunk is multiplied by, in w.decay[0]; in w.growth R and in w.inverse 1/R of
+  /// each step. Returns how many of the steps may be one chunk.
+  [[gnu::always_inline]] index_t fill_growth(index_t steps, index_t padded) const {
+    A sum(0);
+    index_t count = 1;
+    for (; count < steps; ++count) {
+      sum += w.log_decay[count];
+      if (!(sum >= -A(largest_ssd_decay) && sum <= A(largest_ssd_growth))) break;  // or is NaN
     }
-    std::fill_n(w.x + count * tile, (steps - count) * tile, A(0));
+    for (index_t i = 0; i < padded; i += Lanes)
+      exp2(vector::load(w.log_decay + i)).store(w.decay + i);
+    A growth(1);
+    for (index_t i = 0; i < padded; ++i) {
+      if (i > 0 && i < count) growth *= w.decay[i];
+      w.growth[i] = growth;
+    }
+    for (index_t i = 0; i < padded; i += Lanes)
+      vector(A(1) / vector::load(w.growth + i)).store(w.inverse + i);
+    return count;
+  }
+
+  /// Δ/R x of the steps [t, t + count), and D/R x where sums of C·g will be added. Returns how many
+  /// of the steps are one chunk: the next begins where these could overflow.
+  [[gnu::always_inline]] index_t load_drives(ssd_rows<T> const& rows, index_t tile, index_t t,
+                                             index_t count) const {
+    bool const has_D = in.D.data_handle() != nullptr,
+               is_dense = rows.x.is_dense() && rows.count == tile;
+    largest_magnitude<A, Lanes> largest;
     for (index_t i = 0; i < count; ++i) {
-      A const* const products = w.products + (offset + i) * w.chunk + offset;
-      for (index_t j = 0; j < padded; j += Lanes) {
-        A* const mixing = w.mixing + i * padded + j;
-        vector(vector::load(products + j) * (vector::load(mixing) * vector::load(w.step + j)))
-            .store(mixing);
+      A *const drive = w.drive + i * tile, *const sum = w.y + i * tile;
+      A const inverse = w.inverse[i], weight = w.step[i] * inverse;
+      T const* const from = rows.x.at(t + i);
+      if (!is_dense) gather<Lanes>(from, rows.x.step, rows.count, tile, drive);
+      for (index_t p = 0; p < tile; p += Lanes) {
+        vector const x = is_dense ? load_as<A, Lanes>(from + p) : vector::load(drive + p),
+                     weighted = x * weight,
+                     skip = has_D ? vector(x * vector::load(w.D + p) * inverse) : vector(A(0));
+        if (i > 0) largest.include(weighted), largest.include(skip);
+        weighted.store(drive + p);
+        skip.store(sum + p);
       }
     }
+    A const safe = std::numeric_limits<A>::max() * A(0x1p-28);
+    if (all_at_most(largest.value(), safe)) return count;
+    auto const are_safe = [&](A const* row) {
+      return std::all_of(row, row + tile, [&](A number) { return std::abs(number) <= safe; });
+    };
+    index_t few = 1;
+    while (few < count && are_safe(w.drive + few * tile) && are_safe(w.y + few * tile)) ++few;
+    return few;
+  }
 
-    // A few states at a time, so that they pass through the first cache once.
-    constexpr index_t cached_states = 32;
-    index_t const state_rows = round_up(in.B.extent(3), product_rows), length = in.x.extent(1);
-    A const *const B = w.B() + offset * states, *const C = w.C() + offset * states;
-    A const decay = w.entered[count - 1];
-    index_t next = t + count;
-    std::fill_n(+w.y, steps * tile, A(0));
-    for (index_t n = 0; n < state_rows; n += cached_states) {
-      index_t const here = std::min(cached_states, state_rows - n);
-      A* const part = state + n * tile;
-      index_t const next_end = std::min(length, t + count + count * (n + here) / state_rows);
-      for (; next < next_end; ++next) rows.prefetch(next);
-      add_to_matrix<Lanes, A>(steps, tile, here, {C + n, states, 1}, part, tile, w.y);
-      update_matrix<Lanes, A>(here, tile, count, {B + n, 1, states}, w.leaving, tile, decay, part,
-                              part, copy == nullptr ? nullptr : copy + n * tile);
+  /// The steps [t, t + count), which are `offset` after the first of B and C: the states in blocks
+  /// of registers, each over all of them. `copy` is left as the states after them, unless it is
+  /// null.
+  [[gnu::always_inline]] void advance(ssd_rows<T> const& rows, A* state, index_t tile, index_t t,
+                                      index_t count, index_t offset, A* copy) const {
+    index_t const state_rows = round_up(in.B.extent(3), product_rows), length = in.x.extent(1),
+                  states = w.states;
+    A const entering = w.decay[0], leaving = w.growth[count - 1];
+    ssd_lines_due due = rows.due(t + count);
+    index_t const all_due = due.in_a_step() * std::min(count, length - t - count);
+    index_t fetched = 0;
+    for_each_block<Lanes, A, tallest_block<A, Lanes>>(
+        state_rows, tile,
+        [&](auto height, auto packs, index_t row, index_t column) __attribute__((always_inline)) {
+          constexpr int width = decltype(packs)::value, tall = decltype(height)::value;
+          index_t const done = column * state_rows + (row + tall) * width * Lanes,
+                        due_here = all_due * done / (state_rows * tile);
+          register_block<A, Lanes, tall, width> g;
+          index_t const first = row * tile + column;
+          g.each([&](auto& h, int r, int v) __attribute__((always_inline)) {
+            h = vector::load(state + first + r * tile + v * Lanes) * entering;
+          });
+          A const *B = w.B() + offset * states + row, *C = w.C() + offset * states + row,
+                  *drive = w.drive + column;
+          A* sum = w.y + column;
+          for (index_t i = 0; i < count; ++i) {
+            if (fetched < due_here) due.fetch(), ++fetched;
+            vector strip[width];
+            unrolled<width>([&](auto v) __attribute__((always_inline)) {
+              strip[v] = vector::load(drive + v * Lanes);
+            });
+            g.each([&](auto& h, int r, int v)
+                       __attribute__((always_inline)) { h = multiply_add(strip[v], B[r], h); });
+            unrolled<width>([&](auto v) __attribute__((always_inline)) {
+              strip[v] = vector::load(sum + v * Lanes);
+            });
+            g.each([&](auto& h, int r, int v) __attribute__((always_inline)) {
+              strip[v] = multiply_add(h, C[r], strip[v]);
+            });
+            unrolled<width>([&](auto v) __attribute__((always_inline)) {
+              strip[v].store(sum + v * Lanes);
+            });
+            B += states, C += states, drive += tile, sum += tile;
+          }
+          for (; fetched < due_here; ++fetched) due.fetch();
+          g.each([&](auto& h, int r, int v) __attribute__((always_inline)) {
+            index_t const i = first + r * tile + v * Lanes;
+            h = h * leaving;
+            h.store(state + i);
+            if (copy != nullptr) store_past_caches(h, copy + i);
+          });
+        });
+  }
+
+  [[gnu::always_inline]] void write(ssd_rows<T> const& rows, index_t tile, index_t t,
+                                    index_t count) const {
+    for (index_t i = 0; i < count; ++i) {
+      rows.template write<Lanes>(t + i, tile, w.growth[i], w.y + i * tile, w.row);
     }
-    add_lower_triangle<Lanes, A>(count, tile, w.mixing, padded, w.x, w.entered,
-                                 in.D.data_handle() == nullptr ? nullptr : +w.D, w.y);
-    for (index_t i = 0; i < count; ++i)
-      rows.template write<Lanes>(t + i, tile, w.y + i * tile, w.row);
   }
 };
 

@@ -3,7 +3,7 @@
 // products take.
 #pragma once
 
-#include "ssm/detail/state_space_dual_chunk.hpp"
+#include "ssm/detail/state_space_dual_rows.hpp"
 
 namespace ssm::detail {
 

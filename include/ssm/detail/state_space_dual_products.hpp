@@ -114,27 +114,33 @@ struct register_block {
   }
 };
 
-/// Packs that a block of product_rows rows has: as many as registers allow.
+/// Packs that a block has, and rows if it has so many packs: as many as registers allow. The more
+/// of both, the less is loaded for each product.
 template <class A, int Lanes>
 inline constexpr int widest_block = sizeof(A) * Lanes == 64 ? 4 : 2;
+template <class A, int Lanes>
+inline constexpr int tallest_block = sizeof(A) * Lanes >= 32 ? 6 : product_rows;
 
-/// body(integral_constant<int, packs>, row, column) for the blocks that cover rows x columns,
-/// strips of columns outermost.
-template <int Lanes, class A, class Body>
+/// body(integral_constant<int, rows>, integral_constant<int, packs>, row, column) for the blocks
+/// that cover rows x columns, strips of columns outermost, and perhaps a few rows more. Unless
+/// Tallest is product_rows, `rows` is a multiple of product_rows.
+template <int Lanes, class A, int Tallest = product_rows, class Body>
 [[gnu::always_inline]] inline void for_each_block(index_t rows, index_t columns, Body const& body) {
+  using std::integral_constant;
+  constexpr int widest = widest_block<A, Lanes>;
   auto const strips = [&](auto packs, index_t column) __attribute__((always_inline)) {
-    constexpr int width = decltype(packs)::value;
+    constexpr int width = decltype(packs)::value, tall = width == widest ? Tallest : product_rows;
     for (; column + width * Lanes <= columns; column += width * Lanes) {
-      for (index_t row = 0; row < rows; row += product_rows) {
-        body(packs, row, column);
-      }
+      index_t row = 0;
+      for (; tall > product_rows && (rows - row) % tall != 0; row += product_rows)
+        body(integral_constant<int, product_rows>{}, packs, row, column);
+      for (; row < rows; row += tall) body(integral_constant<int, tall>{}, packs, row, column);
     }
     return column;
   };
-  constexpr int widest = widest_block<A, Lanes>;
-  index_t column = strips(std::integral_constant<int, widest>{}, 0);
-  if constexpr (widest > 2) column = strips(std::integral_constant<int, 2>{}, column);
-  strips(std::integral_constant<int, 1>{}, column);
+  index_t column = strips(integral_constant<int, widest>{}, 0);
+  if constexpr (widest > 2) column = strips(integral_constant<int, 2>{}, column);
+  strips(integral_constant<int, 1>{}, column);
 }
 
 /// A matrix in memory: element (row, k) at data[row·row_step + k·step].
@@ -152,7 +158,8 @@ template <int Lanes, class A, class Before, class Store>
                                                    index_t b_step, Before const& before,
                                                    Store const& store) {
   for_each_block<Lanes, A>(
-      rows, columns, [&](auto packs, index_t row, index_t column) __attribute__((always_inline)) {
+      rows,
+      columns, [&](auto, auto packs, index_t row, index_t column) __attribute__((always_inline)) {
         register_block<A, Lanes, product_rows, decltype(packs)::value> block;
         index_t const first = row * columns + column;
         block.each([&](auto& sum, int r, int v) __attribute__((always_inline)) {
@@ -166,30 +173,18 @@ template <int Lanes, class A, class Before, class Store>
       });
 }
 
-/// to = scale·from + a b, and `copy` the same unless it is null, past the caches.
+/// to = scale·from + a b.
 template <int Lanes, class A>
 [[gnu::always_inline]] inline void update_matrix(index_t rows, index_t columns, index_t count,
                                                  factor_view<A> const& a, A const* b,
-                                                 index_t b_step, A scale, A const* from, A* to,
-                                                 A* copy = nullptr) {
-  using vector = pack<A, Lanes>;
-  auto const scaled = [&](index_t i) __attribute__((always_inline)) {
-    return vector::load(from + i) * scale;
-  };
-  if (copy == nullptr) {
-    multiply_matrix<Lanes, A>(
-        rows, columns, count, a, b, b_step,
-        scaled, [&](vector const& sum, index_t i) __attribute__((always_inline)) {
-          sum.store(to + i);
-        });
-  } else {
-    multiply_matrix<Lanes, A>(
-        rows, columns, count, a, b, b_step,
-        scaled, [&](vector const& sum, index_t i) __attribute__((always_inline)) {
-          sum.store(to + i);
-          store_past_caches(sum, copy + i);
-        });
-  }
+                                                 index_t b_step, A scale, A const* from, A* to) {
+  multiply_matrix<Lanes, A>(
+      rows, columns, count, a, b, b_step,
+      [&](index_t i) __attribute__((always_inline)) {
+        return pack<A, Lanes>(pack<A, Lanes>::load(from + i) * scale);
+      },
+      [&](pack<A, Lanes> const& sum, index_t i)
+          __attribute__((always_inline)) { sum.store(to + i); });
 }
 
 /// to += a b.
@@ -207,25 +202,18 @@ template <int Lanes, class A>
       });
 }
 
-/// to[row] = scale[row]·to[row] + skip·b[row] + Σ_{k <= row} a[row][k] b[k] for row < rows; scale
-/// (1) and skip (0) may be null. Rows of `to` and b are `columns` long, those of a `a_row`; what is
-/// in them beyond k = row does not matter.
+/// to[row] += Σ_{k <= row} a[row][k] b[k] for row < rows. Rows of `to` and b are `columns` long,
+/// those of a `a_row`; what is in them beyond k = row does not matter.
 template <int Lanes, class A>
 [[gnu::always_inline]] inline void add_lower_triangle(index_t rows, index_t columns, A const* a,
-                                                      index_t a_row, A const* b, A const* scale,
-                                                      A const* skip, A* to) {
+                                                      index_t a_row, A const* b, A* to) {
   for_each_block<Lanes, A>(
-      rows, columns, [&](auto packs, index_t row, index_t column) __attribute__((always_inline)) {
+      rows,
+      columns, [&](auto, auto packs, index_t row, index_t column) __attribute__((always_inline)) {
         register_block<A, Lanes, product_rows, decltype(packs)::value> block;
         index_t const first = row * columns + column;
         block.each([&](auto& sum, int r, int v) __attribute__((always_inline)) {
-          index_t const i = r * columns + v * Lanes;
-          sum = pack<A, Lanes>::load(to + first + i);
-          if (scale != nullptr) sum = sum * scale[row + r];
-          if (skip != nullptr) {
-            sum = multiply_add(pack<A, Lanes>::load(skip + column + v * Lanes),
-                               pack<A, Lanes>::load(b + first + i), sum);
-          }
+          sum = pack<A, Lanes>::load(to + first + r * columns + v * Lanes);
         });
         block.add_products(a + row * a_row, a_row, 1, b + column, columns, row);
         A const* from[product_rows];

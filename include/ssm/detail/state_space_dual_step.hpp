@@ -151,7 +151,7 @@ template <int Lanes, class T>
       A const* const D = &in.D(head, 0);
       for (index_t i = 0; i < e.head_dim; ++i) w.y[i] += D[i * in.D.stride(1)] * w.row[i];
     }
-    rows.template write<Lanes>(t, w.channels, w.y, w.row);
+    rows.template write<Lanes>(t, w.channels, A(1), w.y, w.row);
   }
   if (in_place) return;
   for (index_t p = 0; p < e.head_dim; ++p)
@@ -165,8 +165,8 @@ inline int worthwhile_threads(int wanted, ssd_extents const& e) {
   return e.work() < least_threaded_work ? 1 : wanted;
 }
 
-inline index_t ssd_chunk_length(index_t wanted, index_t otherwise, ssd_extents const& e) {
-  index_t const chunk = wanted == 0 ? otherwise : std::min(wanted, longest_ssd_chunk);
+inline index_t ssd_chunk_length(index_t wanted, ssd_extents const& e) {
+  index_t const chunk = wanted == 0 ? longest_ssd_chunk : std::min(wanted, longest_ssd_chunk);
   return std::min(chunk, std::max<index_t>(1, e.length));
 }
 
@@ -195,16 +195,15 @@ void state_space_dual_fast(parallel policy, state_space_dual_inputs<T> const& in
           });
     });
   }
-  ssd_bundles const bundles(ssd_partition(e, sizeof(A)), carry,
-                            threads == 0 ? processors() : threads);
-  index_t const chunk = ssd_chunk_length(policy.chunk, default_ssd_chunk, e);
+  ssd_bundles const bundles(e, carry, threads == 0 ? processors() : threads);
+  index_t const chunk = ssd_chunk_length(policy.chunk, e);
   constexpr index_t cached = index_t{1} << 23;  // bytes of y that later work may find in a cache
   bool const is_large = e.batch * e.length * e.heads * e.head_dim * index_t{sizeof(T)} > cached;
   parallel_for(threads, bundles.count, [&](index_t begin, index_t end) {
     dispatch(
         policy.instructions, [&](auto width) __attribute__((always_inline)) {
           constexpr int lanes = decltype(width)::template lanes<A>;
-          ssd_buffers<A, lanes> buffers(chunk, e, bundles.tiles.tile);
+          ssd_buffers<A, lanes> buffers(chunk, bundles);
           for (index_t i = begin; i < end; ++i) {
             ssd_bundle<lanes, T>{in, bundles, buffers, carry, y, saved, chunk, is_large, i}.run();
           }

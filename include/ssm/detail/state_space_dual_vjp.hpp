@@ -97,7 +97,7 @@ void state_space_dual_vjp_fast(parallel policy, state_space_dual_inputs<T> const
   dispatch(policy.instructions, [&](auto width) {
     padding = ssd_vjp_buffers<A>::padding(decltype(width)::template lanes<A>);
   });
-  index_t const chunk = ssd_chunk_length(policy.chunk, state_space_dual_block, e);
+  index_t const chunk = ssd_chunk_length(policy.chunk, e);
   index_t const padded_chunk = round_up(chunk, padding), states = round_up(e.states, padding);
   index_t const steps = ssd_vjp_buffers<A>::padded_steps(padded_chunk);
   index_array<5> const of_parts{partition.parts, e.batch, e.groups, states, steps};

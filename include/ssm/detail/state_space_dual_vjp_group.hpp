@@ -80,7 +80,7 @@ struct ssd_vjp_group {
     for_each_chunk(
         views, views.C, to, [&](index_t q, index_t at) __attribute__((always_inline)) {
           add_lower_triangle<Lanes, A>(q, w.states, w.to_products, w.chunk, w.B + at * w.states,
-                                       nullptr, nullptr, w.to_rows);
+                                       w.to_rows);
         });
   }
   /// That of B.

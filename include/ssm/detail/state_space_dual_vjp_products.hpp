@@ -99,7 +99,8 @@ template <int Lanes, class A>
 [[gnu::always_inline]] inline void add_upper_triangle(index_t rows, index_t columns, A const* a,
                                                       index_t a_row, A const* b, A* to) {
   for_each_block<Lanes, A>(
-      rows, columns, [&](auto packs, index_t row, index_t column) __attribute__((always_inline)) {
+      rows,
+      columns, [&](auto, auto packs, index_t row, index_t column) __attribute__((always_inline)) {
         register_block<A, Lanes, product_rows, decltype(packs)::value> block;
         index_t const first = row * columns + column;
         block.each([&](auto& sum, int r, int v) __attribute__((always_inline)) {
