@@ -31,24 +31,23 @@ class moments_warp : moments_stage<Problem, T, Packed, AlongTime> {
     int const of_last = arrives ? this->steps_of_last() : tile::steps;
     auto const steps_of_next = [&] { return left > 1 ? tile::steps : left > 0 ? of_last : 0; };
     this->request(steps_of_next());
-    bool const has_moments = load_rates(four(block_.largest_rate));
+    float largest_rate;
+    bool const has_moments = load_rates(largest_rate);
     store_channels();
-    float walked[4] = {};  // Σ Δ so far; what rounding leaves out of it is in block_.lost
+    // Σ Δ of channel lane_ so far, and what rounding left out of it.
+    float walked = 0.0f, lost = 0.0f;
     bool is_cut = false, is_dead = false;
 #pragma unroll 1
     while (left > 0 && !is_cut && !is_dead) {
       --left;
       wait_for_requests();
+      __syncwarp();
       float step[16], u[4][4];
       this->discretize(step, u);
       if (arrives && left == 0) {  // a step that is not there changes nothing
 #pragma unroll
         for (int i = 0; i < 16; ++i) step[i] = 4 * q_ + i % 4 < of_last ? step[i] : 0.0f;
       }
-      __syncwarp();
-      this->store_projection();
-      __syncwarp();
-      this->request(steps_of_next());
       if (unsigned const starts = this->starts_of_sequences(left); starts != 0) {
         is_cut = true;
         int const cut =
@@ -59,64 +58,82 @@ class moments_warp : moments_stage<Problem, T, Packed, AlongTime> {
           if (arrives ? t >= cut : t < cut) u[i / 4][i % 4] = 0.0f;
         }
       }
-      // Σ Δ of the steps from where the walk began up to each, but for half of the tile's.
-      float nepers[4][4], center[4];
-      bool is_short = has_moments, is_shorter = true, is_shortest = true;
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        float const* const own = step + 4 * i;
-        float const two = arrives ? own[0] + own[1] : own[3] + own[2];
-        float const three = two + own[arrives ? 2 : 1], all = three + own[arrives ? 3 : 0];
-        float const near = __shfl_xor_sync(~0u, all, 1), pair = all + near;
-        float const far = __shfl_xor_sync(~0u, pair, 2);
-        float const total = pair + far;
-        float const half = 0.5f * ln_of_2, ahead = arrives ? -half : half;
-        float const offset =
-            fmaf(near, q_ & 1 ? -ahead : ahead, fmaf(far, q_ & 2 ? -ahead : ahead, all * -half));
-        float const of_two = fmaf(two, ln_of_2, offset), of_three = fmaf(three, ln_of_2, offset);
-        float const of_one = fmaf(own[arrives ? 0 : 3], ln_of_2, offset);
-        if constexpr (arrives) {  // what a step gives passes it, too
-          nepers[i][0] = of_one, nepers[i][1] = of_two, nepers[i][2] = of_three;
-          nepers[i][3] = fmaf(all, ln_of_2, offset);
-        } else {
-          nepers[i][0] = of_three, nepers[i][1] = of_two, nepers[i][2] = of_one;
-          nepers[i][3] = offset;
-        }
-        center[i] = fmaf(0.5f, total, walked[i]);
-        is_short = is_short && total <= p.brevity[0] * walked[i];
-        is_shorter = is_shorter && total <= p.brevity[1] * walked[i];
-        is_shortest = is_shortest && total <= p.brevity[2] * walked[i];
-        // Kahan: walked has thousands of terms.
-        float& lost = four(block_.lost)[i];
-        float const more = total - lost, next = walked[i] + more;
-        lost = (next - walked[i]) - more;
-        walked[i] = next;
-      }
-      if (!__all_sync(~0u, is_short)) {
+      float nepers[4][4];
+      float const total = find_nepers(step, nepers);
+      block_.center[threadIdx.x] = fmaf(0.5f, total, walked);
+      auto const is_short = [&](float brevity) {
+        return __all_sync(~0u, has_moments && total <= brevity * walked);
+      };
+      int const degree = !is_short(p.brevity[0])   ? 0
+                         : !is_short(p.brevity[1]) ? 5
+                         : !is_short(p.brevity[2]) ? 3
+                                                   : 2;
+      // Kahan: walked has thousands of terms.
+      float const more = total - lost, next = walked + more;
+      lost = (next - walked) - more;
+      walked = next;
+      float B[2][4];
+      this->own_projection(B);
+      if (degree == 0) this->store_projection();
+      __syncwarp();
+      this->request(steps_of_next());
+      auto const [center] = four(block_.center);
+      if (degree == 0) {
         sums_.add(u, nepers, center);
-      } else if (!__all_sync(~0u, is_shorter)) {
-        sums_.template add_moments<5, (sizeof(T) > 2)>(u, nepers, center);
-      } else if (!__all_sync(~0u, is_shortest)) {
-        sums_.template add_moments<3, (sizeof(T) > 2)>(u, nepers, center);
+      } else if (degree == 5) {
+        sums_.template add_moments<5, is_wide>(u, nepers, center, B);
+      } else if (degree == 3) {
+        sums_.template add_moments<3, is_wide>(u, nepers, center, B);
       } else {
-        sums_.template add_moments<2, (sizeof(T) > 2)>(u, nepers, center);
+        sums_.template add_moments<2, is_wide>(u, nepers, center, B);
       }
-      is_dead = true;
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        float const exponent = four(block_.largest_rate)[i] * walked[i];
-        is_dead = is_dead && (i >= count_ || exponent < p.threshold);
-      }
-      is_dead = __all_sync(~0u, is_dead);
+      is_dead = __all_sync(~0u, lane_ >= channels_ || largest_rate * walked < p.threshold);
     }
-    store_sums(walked, !is_cut && !is_dead);
+    __syncwarp();
+    block_.center[threadIdx.x] = walked;
+    __syncwarp();
+    store_sums(four(block_.center), !is_cut && !is_dead);
     if (arrives) return;
     auto const visited = static_cast<unsigned long long>(p.segment_length - left * tile::steps);
     if (p.visited != nullptr && lane_ == 0) atomicAdd(p.visited, visited * states_ * channels_);
   }
 
  private:
+  static constexpr bool is_wide = sizeof(T) > 2;
   static constexpr float ln_of_2 = 0.6931471805599453f;
+
+  /// Of four numbers of channels 4g to 4g + 3 the one of channel lane_.
+  __device__ float own(float const (&of)[4]) const {
+    return q_ & 2 ? (q_ & 1 ? of[3] : of[2]) : (q_ & 1 ? of[1] : of[0]);
+  }
+
+  /// Σ Δ of a tile's steps from where the walk began up to each, but for half of the tile's; that
+  /// of all the tile's of channel lane_.
+  __device__ float find_nepers(float const (&step)[16], float (&nepers)[4][4]) const {
+    float total[4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      float const* const of = step + 4 * i;
+      float const two = arrives ? of[0] + of[1] : of[3] + of[2];
+      float const three = two + of[arrives ? 2 : 1], all = three + of[arrives ? 3 : 0];
+      float const near = __shfl_xor_sync(~0u, all, 1), pair = all + near;
+      float const far = __shfl_xor_sync(~0u, pair, 2);
+      float const half = 0.5f * ln_of_2, ahead = arrives ? -half : half;
+      float const offset =
+          fmaf(near, q_ & 1 ? -ahead : ahead, fmaf(far, q_ & 2 ? -ahead : ahead, all * -half));
+      float const of_two = fmaf(two, ln_of_2, offset), of_three = fmaf(three, ln_of_2, offset);
+      float const of_one = fmaf(of[arrives ? 0 : 3], ln_of_2, offset);
+      if constexpr (arrives) {  // what a step gives passes it, too
+        nepers[i][0] = of_one, nepers[i][1] = of_two, nepers[i][2] = of_three;
+        nepers[i][3] = fmaf(all, ln_of_2, offset);
+      } else {
+        nepers[i][0] = of_three, nepers[i][1] = of_two, nepers[i][2] = of_one;
+        nepers[i][3] = offset;
+      }
+      total[i] = pair + far;
+    }
+    return own(total);
+  }
 
   /// Where the rate of channel 4g + i and state 4q + k is.
   __device__ float& rate(int i, int k) const {
@@ -127,8 +144,8 @@ class moments_warp : moments_stage<Problem, T, Packed, AlongTime> {
     return i < count_ && 4 * q_ + k < states_;
   }
 
-  /// Rates in shared memory and the largest of each channel; whether none is positive.
-  __device__ bool load_rates(float* largest) {
+  /// Rates in shared memory, and the largest of channel lane_; whether none is positive.
+  __device__ bool load_rates(float& largest) {
 #pragma unroll
     for (int i = 0; i < 16; ++i) {
       bool const is_there = has(i / 4, i % 4);  // loads wait for no branch
@@ -143,6 +160,7 @@ class moments_warp : moments_stage<Problem, T, Packed, AlongTime> {
         if (has(i / 4, i % 4)) rate(i / 4, i % 4) = p.rate(c, n);
       }
     }
+    float largest_of[4];
     bool is_negative = true;
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
@@ -154,24 +172,20 @@ class moments_warp : moments_stage<Problem, T, Packed, AlongTime> {
       all = larger(all, __shfl_xor_sync(~0u, all, 1));
       all = larger(all, __shfl_xor_sync(~0u, all, 2));
       is_negative = is_negative && all <= 0.0f;
-      if (q_ == 0) largest[i] = all;
+      largest_of[i] = all;
     }
+    largest = own(largest_of);
     return __all_sync(~0u, is_negative);
   }
 
   __device__ void store_channels() {
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      index_t const c = channel_ + 4 * g_ + i;
-      four(block_.lost)[i] = 0.0f;
-      if (q_ != 0) continue;
-      four(block_.bias)[i] = i < count_ ? p.bias(c) : 0.0f;
-      four(block_.factor)[i] = i < count_ ? p.scaling.step_factor(c) : 0.0f;
-    }
+    bool const is_there = lane_ < channels_;
+    block_.bias[threadIdx.x] = is_there ? p.bias(channel_ + lane_) : 0.0f;
+    block_.factor[threadIdx.x] = is_there ? p.scaling.step_factor(channel_ + lane_) : 0.0f;
     __syncwarp();
   }
 
-  __device__ void store_sums(float const (&walked)[4], bool passes) const {
+  __device__ void store_sums(typename stage::of_four const& walked, bool passes) const {
     float *sums = p.entering, *decays = p.decay;
     index_t const n = first_state_ + 4 * q_, c = channel_ + 4 * g_;
     if constexpr (arrives) {
@@ -188,7 +202,7 @@ class moments_warp : moments_stage<Problem, T, Packed, AlongTime> {
         if (!has(i, k)) continue;
         index_t const at = k * p.channels + i;
         sums[at] = sums_.sum(i, k);
-        decays[at] = passes ? exp2(rate(i, k) * walked[i]) : 0.0f;
+        decays[at] = passes ? exp2(rate(i, k) * walked.number[i]) : 0.0f;
       }
   }
 

@@ -13,13 +13,14 @@ struct moments_tile {
   static constexpr int squads = 4;                           // of a multiprocessor
   static constexpr int channels = warps * warp_tile::channels;
   static constexpr int steps = warp_tile::steps, states = warp_tile::states;
+  static constexpr int projection_pitch = 17;  // of 16 quads: no bank is met twice
 
   template <class T>
   struct shared {
     warp_tile::shared warp[warps];
-    float4 bias[threads / 4], factor[threads / 4], largest_rate[threads / 4];  // of channels
-    float4 lost[threads];
-    quad_slots<T, threads> from[4], step[4], projection[2];
+    alignas(16) float bias[threads], factor[threads], center[threads];  // of channels
+    quad_slots<T, threads> from[4], step[4];
+    quad_slots<T, states / 4 * projection_pitch> projection[warps];
   };
   template <class T>
   struct gated : shared<T> {
@@ -46,7 +47,7 @@ class moments_stage {
     b_ = block.b, channel_ = block.channel + first;
     channels_ = min(block.channels - first, tile::channels);
     states_ = min(static_cast<int>(p.states) - first_state_, tile::states);
-    lane_ = static_cast<int>(threadIdx.x) % 32, g_ = lane_ / 4, q_ = lane_ % 4;
+    lane_ = static_cast<int>(threadIdx.x % 32), g_ = lane_ >> 2, q_ = lane_ & 3;
     index_t const t0 = first_step(arrives ? 0 : tiles() - 1);
     int2 const first_place = place(0);
     from_ = source().at(b_, t0 + first_place.x, channel_ + first_place.y);
@@ -71,8 +72,9 @@ class moments_stage {
     return static_cast<int>(steps_there() - (tiles() - 1) * tile::steps);
   }
 
-  /// Ask for the next tile, of so many steps.
+  /// Ask for the next tile, of so many steps; nothing if of none.
   __device__ void request(int steps) {
+    if (steps <= 0) return;
 #pragma unroll
     for (int k = 0; k < requests; ++k) {
       request(block_.from, source(), from_, k, steps);
@@ -89,9 +91,9 @@ class moments_stage {
         int const left = steps - quad(k).x;
         count = p.projections_along_time ? min(count, left) : left > 0 ? count : 0;
       }
-      block_.projection[k].template request<Packed>(projection_ + 8 * k * projection().state,
-                                                    projection().stride(p.projections_along_time),
-                                                    steps == 0 ? 0 : count);
+      block_.projection[warp()].template request<Packed>(
+          projection_slot(k), projection_ + 8 * k * projection().state,
+          projection().stride(p.projections_along_time), count);
     }
     constexpr int next = arrives ? tile::steps : -tile::steps;
     from_ += next * source().time, step_ += next * p.step_size.time;
@@ -105,12 +107,13 @@ class moments_stage {
     float projected[16];
     numbers(block_.step, projected);
     float bias[16];
-#pragma unroll
-    for (int i = 0; i < 16; ++i) bias[i] = four(block_.bias)[i / 4];
+    of_channels(block_.bias, bias);
     p.steps(projected, bias, step);
     if (p.scales_steps) {
+      float factor[16];
+      of_channels(block_.factor, factor);
 #pragma unroll
-      for (int i = 0; i < 16; ++i) step[i] *= four(block_.factor)[i / 4];
+      for (int i = 0; i < 16; ++i) step[i] *= factor[i];
     }
     float from[16];
     numbers(block_.from, from);
@@ -128,11 +131,31 @@ class moments_stage {
     }
   }
 
+  /// The projection to states 2g and 2g + 1 at steps 4q to 4q + 3.
+  __device__ void own_projection(float (&of)[2][4]) const {
+    auto const& slots = block_.projection[warp()];
+    if (p.projections_along_time) {
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        float4 const four =
+            slots.get(projection_slot(g_ >> 1, (g_ & 1) * 8 + 4 * i + q_)).numbers();
+        of[i][0] = four.x, of[i][1] = four.y, of[i][2] = four.z, of[i][3] = four.w;
+      }
+    } else {
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        float2 const two = slots.half(projection_slot(g_ >> 1, 4 * q_ + j), g_ & 1);
+        of[0][j] = two.x, of[1][j] = two.y;
+      }
+    }
+  }
+
+  /// To shared memory, by state and step.
   __device__ void store_projection() {
 #pragma unroll
     for (int k = 0; k < 2; ++k) {
       int2 const at = quad(k);
-      float4 const four = block_.projection[k].get().numbers();
+      float4 const four = block_.projection[warp()].get(projection_slot(k)).numbers();
       if (p.projections_along_time) {
         reinterpret_cast<float4&>(s.B[at.y][at.x]) = four;
       } else {
@@ -149,10 +172,12 @@ class moments_stage {
     return __ballot_sync(~0u, lane_ < tile::steps && p.starts_sequence(b_, t0 + lane_));
   }
 
-  /// This thread's numbers of four channels.
-  template <int Count>
-  __device__ static float* four(float4 (&of_threads)[Count]) {
-    return reinterpret_cast<float*>(&of_threads[threadIdx.x / (moments_tile::threads / Count)]);
+  /// Of numbers of the block's channels those of channels 4g to 4g + 3.
+  struct alignas(16) of_four {
+    float number[4];
+  };
+  __device__ static of_four four(float const (&of_channels)[moments_tile::threads]) {
+    return reinterpret_cast<of_four const*>(of_channels)[threadIdx.x / 4];
   }
 
   Problem<T> const& p;
@@ -196,8 +221,8 @@ class moments_stage {
 
   /// Step and channel where this lane's k-th request begins in a tile.
   __device__ int2 place(int k) const {
-    if (in_pairs && AlongTime) return {lane_ % 2 * 8, lane_ / 2 + 16 * k};
-    if (in_pairs) return {lane_ / 4 + 8 * k, lane_ % 4 * 8};
+    if (in_pairs && AlongTime) return {(lane_ & 1) * 8, (lane_ >> 1) + 16 * k};
+    if (in_pairs) return {g_ + 8 * k, 8 * q_};
     return AlongTime ? int2{4 * q_, 4 * g_ + k} : int2{4 * q_ + k, 4 * g_};
   }
   /// Where the quad of channel 4g or step 4q, and of another three, is kept: those asked for as one
@@ -212,7 +237,8 @@ class moments_stage {
                           selective_array<U> const& array, T const* first, int k, int steps) {
     int2 const at = place(k);
     int const left = AlongTime ? steps - at.x : channels_ - at.y;
-    int const there = at.x < steps && at.y < channels_ ? left : 0;
+    bool const has_steps = !arrives || at.x < steps;
+    int const there = has_steps && at.y < channels_ ? left : 0;
     constexpr int apart = !in_pairs ? 1 : AlongTime ? 16 : 8;
     T const* const from = first + apart * k * array.stride(!AlongTime);
     auto& slots = to[(AlongTime ? at.y : at.x) % 4];
@@ -226,8 +252,8 @@ class moments_stage {
   /// Step and state where this lane's k-th quad of the projection begins in a tile; the second has
   /// 8 states more.
   __device__ int2 quad(int k) const {
-    int const i = lane_ + 32 * k;
-    return p.projections_along_time ? int2{i % 4 * 4, i / 4} : int2{i % 16, i / 16 * 4};
+    int const part = lane_ >> 4;
+    return p.projections_along_time ? int2{4 * q_, g_ + 8 * k} : int2{lane_ & 15, 4 * part + 8 * k};
   }
 
   __device__ void numbers(quad_slots<T, moments_tile::threads> const (&from)[4],
@@ -239,6 +265,23 @@ class moments_stage {
 #pragma unroll
       for (int i = 0; i < 4; ++i) to[AlongTime ? 4 * k + i : 4 * i + k] = number[i];
     }
+  }
+
+  __device__ static void of_channels(float const (&from)[moments_tile::threads], float (&to)[16]) {
+    auto const [number] = four(from);
+#pragma unroll
+    for (int i = 0; i < 16; ++i) to[i] = number[i / 4];
+  }
+
+  /// Where quad i of the projection is kept, of 16, and of another three times as many.
+  __device__ static int projection_slot(int part, int i) {
+    return part * moments_tile::projection_pitch + i;
+  }
+  __device__ int projection_slot(int k) const {
+    return projection_slot((lane_ >> 4) + 2 * k, lane_ & 15);
+  }
+  __device__ static int warp() {
+    return static_cast<int>(threadIdx.x / 32);
   }
 
   T const *from_, *step_, *gate_, *projection_;

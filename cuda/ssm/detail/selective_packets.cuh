@@ -271,6 +271,20 @@ struct quad_slots {
     memcpy(stored.word, &words, sizeof(bytes));
     return stored;
   }
+  /// The first or the last two numbers of a quad.
+  __device__ float2 half(int i, int which) const {
+    if constexpr (sizeof(T) == 2) {
+      unsigned const word = reinterpret_cast<unsigned const*>(&quad[i])[which];
+      return {number_of_half(word & 0xffffu), number_of_half(word >> 16)};
+    } else {
+      return reinterpret_cast<float2 const*>(&quad[i])[which];
+    }
+  }
+
+ private:
+  __device__ static float number_of_half(unsigned half) {
+    return to_number(T::from_bits(static_cast<std::uint16_t>(half)));
+  }
 };
 
 }  // namespace ssm::gpu::detail

@@ -29,7 +29,7 @@ class warp_sums {
 
  public:
   __device__ explicit warp_sums(tile::shared& memory)
-      : s{memory}, lane_{static_cast<int>(threadIdx.x) % 32}, g_{lane_ / 4}, q_{lane_ % 4} {
+      : s{memory}, lane_{static_cast<int>(threadIdx.x % 32)}, g_{lane_ / 4}, q_{lane_ % 4} {
 #pragma unroll
     for (int k = 0; k < 4; ++k) s.sum[k][0][lane_] = s.sum[k][1][lane_] = {0.0f, 0.0f};
   }
@@ -77,19 +77,12 @@ class warp_sums {
   /// The same with one exponential for each state: exp2(rate·center) times the Taylor sum of
   /// exp(rate·nepers) up to power `Degree`, whose moments Σ u nepers^m B / m! are products of
   /// matrices on tensor cores. These read 11 bits of a number, so that moment 0 is taken in two
-  /// parts, as are moment 1 and B if `IsWide`.
+  /// parts, as are moment 1 and B if `IsWide`. B is of states 2g and 2g + 1 and steps 4q + j.
   /// Accuracy  2^-20 of Σ|terms|: tensor cores cut off what they add. Unless wide, 2^-11 of what
   ///           moment 1 contributes.
   template <int Degree, bool IsWide>
   __device__ void add_moments(float const (&u)[4][4], float const (&nepers)[4][4],
-                              float const (&center)[4]) {
-    float B[2][4];  // states 2g and 2g + 1
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      float const* const from = steps_of(2 * g_ + i);
-#pragma unroll
-      for (int j = 0; j < 4; ++j) B[i][j] = from[j];
-    }
+                              float const (&center)[4], float const (&B)[2][4]) {
 #pragma unroll
     for (int m = 0; m < 2; ++m) {
       float rate[4][2];  // of state 4q + k, channels 4g + 2m and 4g + 2m + 1
@@ -101,6 +94,7 @@ class warp_sums {
       float product[2][4] = {};
 #pragma unroll
       for (int power = Degree; power >= 0; --power) {
+        float const share = power == 2 ? 0.5f : 1.0f;
         if (power < Degree) {
 #pragma unroll
           for (int i = 0; i < 2; ++i)
@@ -118,7 +112,8 @@ class warp_sums {
           }
 #pragma unroll
           for (int i = 0; i < 2; ++i) {
-            float const two[2] = {leading(B[i][2 * half]), leading(B[i][2 * half + 1])};
+            float const two[2] = {share * leading(B[i][2 * half]),
+                                  share * leading(B[i][2 * half + 1])};
             multiply_add(product[i], moment, two);
             if (power > IsWide) continue;  // what is left out is small beside the first
             multiply_add(product[i], rest, two);
@@ -156,7 +151,7 @@ class warp_sums {
     return &s.B[n][4 * q_];
   }
 
-  /// u x^power / power!
+  /// u x^power / power!, but twice that of power 2: B is halved instead, once for all channels.
   __device__ static float of_power(int power, float u, float x) {
     float const sixth = x * x * (1.0f / 6);
     switch (power) {
@@ -165,7 +160,7 @@ class warp_sums {
       case 1:
         return u * x;
       case 2:
-        return u * sixth * 3.0f;
+        return u * x * x;
       case 3:
         return u * x * sixth;
       case 4:
