@@ -24,9 +24,14 @@ inline constexpr index_t least_segment = 64;
 
 /// In segments of this many steps most states have decayed before a first pass is through, if they
 /// decay at all, so that one that leaves each by itself is faster than one that has all or none,
-/// whose moments need fewer products for numbers of 16 bits.
+/// unless its moments need as few products as for numbers of 16 bits.
 template <class T>
-inline constexpr index_t long_segment = sizeof(T) == 2 ? 8192 : 3072;
+inline constexpr index_t long_segment = sizeof(T) == 2 ? std::numeric_limits<index_t>::max() : 3072;
+
+/// Of this many steps a segment is worth a first pass, where blocks of half as many channels need
+/// none.
+template <class T>
+inline constexpr index_t least_worth_cutting = sizeof(T) == 2 ? 1536 : 3072;
 
 /// Whether packets of eight elements along the dense axis of an array begin at multiples of 16
 /// bytes.
@@ -92,7 +97,7 @@ selective_shape shape_for(selective_problem<T> const& p, index_t wanted) {
     index_t const blocks = blocks_of_channels(p, half.channels());
     index_t const cut = segments_for(blocks_of_channels(p, usual.channels()), p.length, slots);
     bool const fits = 16 * blocks >= 7 * slots && blocks <= slots;
-    bool const is_short = p.length < cut * long_segment<T>;
+    bool const is_short = p.length < cut * least_worth_cutting<T>;
     return cut > 1 && fits && is_short ? half : usual;
   }
   int lanes = 4;
