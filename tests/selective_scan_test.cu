@@ -172,7 +172,8 @@ TEST(SelectiveScan, IsTheFormulaWhereWarpsHandOnStates) {
   expect_truth<float>({1, 4090, 8, 16}, 1, selective_options::all(), seed++, {});
 }
 
-// As many as keep the device busy uncut, in blocks of half as many channels.
+// As many as keep the device busy uncut (of 132 multiprocessors): in blocks of half as many
+// channels, two for each with porters or three without, or in two of all channels.
 TEST(SelectiveScan, IsTheFormulaForManyRows) {
   SSM_SKIP_WITHOUT_DEVICE();
   std::uint64_t seed = 2900;
@@ -180,7 +181,12 @@ TEST(SelectiveScan, IsTheFormulaForManyRows) {
   for (auto const axis : {dense_axis::channel, dense_axis::time}) {
     expect_truth<float>({240, 136, 8, 12}, 1, {}, seed++, {axis, 0, 0});
     expect_truth<bfloat16>({240, 136, 16, 16}, 1, {}, seed++, {axis, 8, 0});
+    expect_truth<bfloat16>({240, 9, 16, 16}, 1, {}, seed++, {axis, 8, 0});
+    expect_truth<float>({300, 40, 8, 16}, 1, {}, seed++, {axis, 0, 0});
+    expect_truth<bfloat16>({230, 56, 72, 16}, 1, {}, seed++, {axis, 0, 0});
   }
+  expect_truth<float>({240, 100, 8, 16}, 1, selective_options::all(), seed++, {});
+  expect_truth<float>({230, 50, 72, 16}, 1, selective_options::all(), seed++, {});
 }
 
 // More than a multiprocessor takes one by one: up to four blocks of channels run in one block, the
@@ -211,13 +217,17 @@ TEST(SelectiveScan, RoundsOnceToSixteenBits) {
 
 TEST(SelectiveScan, GivesTheSameBitsEveryTime) {
   SSM_SKIP_WITHOUT_DEVICE();
-  auto const p = random_selective<float>({1, 700, 200, 16}, 1, {}, 4000);
-  device_problem<float> on(p, {});
-  auto const once = on.run({.segments = 5});
-  for (int repeat = 0; repeat < 10; ++repeat) {
-    auto const again = on.run({.segments = 5});
-    EXPECT_TRUE(std::equal(once.y.begin(), once.y.end(), again.y.begin()));
-    EXPECT_TRUE(std::equal(once.carry.begin(), once.carry.end(), again.carry.begin()));
+  for (auto const& [shape, segments] :
+       {std::pair{scan_shape{1, 700, 200, 16}, 5}, std::pair{scan_shape{240, 100, 8, 16}, 0},
+        std::pair{scan_shape{230, 50, 72, 16}, 0}}) {
+    auto const p = random_selective<float>(shape, 1, {}, 4000);
+    device_problem<float> on(p, {});
+    auto const once = on.run({.segments = segments});
+    for (int repeat = 0; repeat < 10; ++repeat) {
+      auto const again = on.run({.segments = segments});
+      EXPECT_TRUE(std::equal(once.y.begin(), once.y.end(), again.y.begin()));
+      EXPECT_TRUE(std::equal(once.carry.begin(), once.carry.end(), again.carry.begin()));
+    }
   }
 }
 
@@ -271,16 +281,17 @@ TEST(SelectiveScan, FollowsNoStateThatHasDecayed) {
 
 TEST(SelectiveScan, LeavesTheStatesThatEnterEachBlock) {
   SSM_SKIP_WITHOUT_DEVICE();
-  for (auto const& [segments, channels] :
-       {std::pair{0, 16}, std::pair{1, 10}, std::pair{2, 10}, std::pair{2, 16}}) {
-    auto const p = random_selective<float>({1, 100, channels, 16}, 1, {}, 7000);
+  for (auto const& [rows, segments, channels] :
+       {std::tuple{1, 0, 16}, std::tuple{1, 1, 10}, std::tuple{1, 2, 10}, std::tuple{1, 2, 16},
+        std::tuple{200, 0, 8}, std::tuple{200, 0, 72}}) {
+    auto const p = random_selective<float>({rows, 100, channels, 16}, 1, {}, 7000);
     device_problem<float> on(p, {});
-    gpu::tensor<float, 4> checkpoints({}, {1, 13, 16, channels});
+    gpu::tensor<float, 4> checkpoints({}, {rows, 13, 16, channels});
     auto carry = on_device(p.initial);
     device_sequence<float> y(tensor<float, 3>(p.x.extents()), dense_axis::channel, 0, 0);
     gpu::selective_scan_allocating({}, on.inputs(), carry.view(), y.view(), checkpoints.view(),
                                    {.segments = segments});
-    tensor<float, 4> found({1, 13, 16, channels});
+    tensor<float, 4> found({rows, 13, 16, channels});
     gpu::copy_to_host({},
                       static_cast<trajectory_view<float const, memory::device>>(checkpoints.view()),
                       found.view());
@@ -288,11 +299,11 @@ TEST(SelectiveScan, LeavesTheStatesThatEnterEachBlock) {
     for (index_t block = 0; block < 13; ++block) {
       auto part = converted_problem<double>(p);
       selective_truth<double> truth(part_of(part, gpu::selective_scan_checkpoint_steps * block));
-      for (index_t n = 0; n < 16; ++n)
-        for (index_t c = 0; c < channels; ++c) {
-          double const bound = device_functions * 0x1p-23 * truth.carry_bound(0, c, n) + 1e-30;
-          EXPECT_NEAR(static_cast<double>(found(0, block, n, c)), truth.carry(0, c, n), bound);
-        }
+      for_each_position(truth.carry.extents(), [&](auto const& at) {
+        auto const [b, c, n] = at.value;
+        double const bound = device_functions * 0x1p-23 * truth.carry_bound(b, c, n) + 1e-30;
+        EXPECT_NEAR(static_cast<double>(found(b, block, n, c)), truth.carry(b, c, n), bound);
+      });
     }
   }
 }

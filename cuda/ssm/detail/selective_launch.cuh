@@ -10,6 +10,7 @@
 #include "ssm/detail/selective_entering.cuh"
 #include "ssm/detail/selective_fold.cuh"
 #include "ssm/detail/selective_moments.cuh"
+#include "ssm/detail/selective_porters.cuh"
 #include "ssm/detail/selective_relay_launch.cuh"
 #include "ssm/detail/selective_scan_inputs.hpp"
 #include "ssm/detail/selective_scan_kernel.cuh"
@@ -27,11 +28,6 @@ inline constexpr index_t least_segment = 64;
 /// unless its moments need as few products as for numbers of 16 bits.
 template <class T>
 inline constexpr index_t long_segment = sizeof(T) == 2 ? std::numeric_limits<index_t>::max() : 3072;
-
-/// Of this many steps a segment is worth a first pass, where blocks of half as many channels need
-/// none.
-template <class T>
-inline constexpr index_t least_worth_cutting = sizeof(T) == 2 ? 1536 : 3072;
 
 /// Whether packets of eight elements along the dense axis of an array begin at multiples of 16
 /// bytes.
@@ -55,8 +51,9 @@ bool has_quads(selective_projection<T> const& of, bool along_time) {
 /// Which kernel has a model's states, and how many channels a squad or a block of it has.
 struct selective_shape {
   int states, lanes;
-  bool is_uncut = false;  // in time
-  int relay_groups = 0;   // of a block of relay_kernel, if that has the problem
+  bool is_uncut = false;     // in time
+  bool has_porters = false;  // beside a squad, which is then a block
+  int relay_groups = 0;      // of a block of relay_kernel, if that has the problem
 
   int channels() const { return 2 * 128 / lanes; }
   index_t squads(bool packed) const {
@@ -83,22 +80,30 @@ bool is_few_steps(selective_problem<T> const& p) {
   return p.length <= few_steps && p.checkpoints.data_handle() == nullptr;
 }
 
+/// Many rows need not be cut, so that no first pass is needed: in blocks of half as many channels
+/// if that makes at most two or three for a multiprocessor. Two squads that step leave room for
+/// porters. Otherwise `usual`.
+template <class T>
+selective_shape shape_of_rows(selective_problem<T> const& p, selective_shape usual) {
+  selective_shape const half{4, 4, true};
+  index_t const processors = multiprocessors();
+  index_t const halves = blocks_of_channels(p, half.channels());
+  index_t const wholes = blocks_of_channels(p, usual.channels());
+  if (10 * halves <= 14 * processors) return usual;
+  if (halves <= 2 * processors) return {4, 4, true, true};
+  if (halves <= 3 * processors) return half;
+  return wholes <= 2 * processors ? selective_shape{8, 2, true, true} : usual;
+}
+
 /// `wanted`: segments, or 0.
 template <class T>
 selective_shape shape_for(selective_problem<T> const& p, index_t wanted) {
   if (p.states <= 8) return {4, 2};
   if (p.states <= 16) {
-    selective_shape const usual{8, 2}, half{4, 4, true};
+    selective_shape const usual{8, 2};
     if (!p.packed || wanted != 0 || is_few_steps(p)) return usual;
-    if (int const groups = relay_groups(p); groups > 0) return {8, 2, true, groups};
-    // In blocks of half as many channels many rows need not be cut, so that no first pass is
-    // needed; but where segments are long it is short.
-    index_t const slots = multiprocessors() * usual.squads(true);
-    index_t const blocks = blocks_of_channels(p, half.channels());
-    index_t const cut = segments_for(blocks_of_channels(p, usual.channels()), p.length, slots);
-    bool const fits = 16 * blocks >= 7 * slots && blocks <= slots;
-    bool const is_short = p.length < cut * least_worth_cutting<T>;
-    return cut > 1 && fits && is_short ? half : usual;
+    int const groups = relay_groups(p);
+    return groups > 0 ? selective_shape{8, 2, true, false, groups} : shape_of_rows(p, usual);
   }
   int lanes = 4;
   while (8 * lanes < p.states) lanes *= 2;
@@ -171,6 +176,17 @@ void launch_selective(on where, selective_problem<T> const& p, int squads) {
 }
 
 template <class T, int States, int Lanes>
+void launch_with_porters(on where, selective_problem<T> const& p, int squads) {
+  constexpr int shared = sizeof(typename selective_tile<T, States, Lanes, 2>::shared);
+  auto* const kernel = p.along_time ? selective_porters_kernel<T, States, Lanes, true>
+                                    : selective_porters_kernel<T, States, Lanes, false>;
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared),
+        "cudaFuncSetAttribute");
+  kernel<<<static_cast<unsigned>(squads), dim3(128, 2), shared, where.stream>>>(p);
+  check(cudaGetLastError(), "selective_porters_kernel");
+}
+
+template <class T, int States, int Lanes>
 void launch_selective(on where, selective_problem<T> const& p, int squads) {
   return p.packed ? launch_selective<T, States, Lanes, true>(where, p, squads)
                   : launch_selective<T, States, Lanes, false>(where, p, squads);
@@ -178,6 +194,10 @@ void launch_selective(on where, selective_problem<T> const& p, int squads) {
 
 template <class T>
 void launch_selective(on where, selective_problem<T> const& p, selective_shape shape, int squads) {
+  if (shape.has_porters) {
+    return shape.states == 4 ? launch_with_porters<T, 4, 4>(where, p, squads)
+                             : launch_with_porters<T, 8, 2>(where, p, squads);
+  }
   if (shape.states == 4 && shape.lanes == 4) {
     return launch_selective<T, 4, 4, true>(where, p, squads);
   }

@@ -25,8 +25,11 @@ __device__ inline bool meet_if_all(bool is_so) {
 
 /// What a squad does: `steps` steps of `channels` channels at a time. A thread has `States` states
 /// of two neighbouring channels, `Lanes` lanes have all states of two channels.
-template <class T, int States, int Lanes>
+/// Tiles on their way from those who bring them to those who step have two buffers.
+template <class T, int States, int Lanes, int Buffers = 1>
 struct selective_tile {
+  using element = T;
+  static constexpr int states_of_lane = States, lanes = Lanes, buffers = Buffers;
   static constexpr int threads = 128;
   static constexpr int steps = 16;
   static constexpr int channels = 2 * threads / Lanes;
@@ -38,13 +41,15 @@ struct selective_tile {
 
   struct shared {
     // Δ of two channels, Δ·x of both; once read, what one lane has of Σ C·h of both, then another.
-    float4 pair[steps][channels / 2];
-    float4 projection[2][steps][states / 4];  // B and C
+    float4 pair[Buffers * steps][channels / 2];
+    float4 projection[2][Buffers * steps][states / 4];  // B and C
     float bias[channels], factor[channels], D[channels];
     float largest_rate[threads / 32];
-    unsigned starts;
-    // As they are stored; x is read again when its tile is done, and the next one has come by then.
-    packet_slots<T, threads> x[2][packets_per_thread];
+    unsigned starts[Buffers];             // bit t: step t of a tile starts a sequence
+    int is_small[Buffers][threads / 32];  // whether all exponents are, of a warp of porters
+    // As they are stored; x is read again when its tile is done, and the next one has come by then:
+    // porters keep it in registers.
+    packet_slots<T, threads> x[Buffers == 1 ? 2 : 1][packets_per_thread];
     packet_slots<T, threads> step[packets_per_thread], gate[packets_per_thread];
     quad_slots<T, threads> quad[quads_per_thread];
   };
@@ -55,9 +60,10 @@ struct selective_tile {
 
 /// A squad's channels and steps, and the way of a tile from memory to Δ, Δ·x, B and C in shared
 /// memory, and from sums there to y.
-template <class T, int States, int Lanes, bool Packed, bool AlongTime>
+template <class Tile, bool Packed, bool AlongTime>
 struct selective_stage : channel_block {
-  using tile = selective_tile<T, States, Lanes>;
+  using tile = Tile;
+  using T = typename tile::element;
   using shared = typename tile::shared;
 
   selective_problem<T> const& p;
@@ -79,6 +85,22 @@ struct selective_stage : channel_block {
     int const there = threadIdx.x < tile::grid::packets ? channels - place.y : 0;
     bool const is_whole = there > 0 && (AlongTime || there > packet_elements);
     count = is_whole ? packet_elements : there > 0 ? there : 0;
+  }
+
+  /// How many steps the tile at t0 has; none, or fewer, after the last.
+  __device__ int steps_from(index_t t0) const {
+    index_t const left = end - t0;
+    return static_cast<int>(left < tile::steps ? left : tile::steps);
+  }
+  /// Which of them start a sequence, to shared memory.
+  __device__ void find_starts(index_t t0, int buffer) {
+    if (p.sequence.data_handle() == nullptr || threadIdx.x >= 32) return;
+    bool const starts = threadIdx.x < tile::steps && p.starts_sequence(b, t0 + threadIdx.x);
+    unsigned const all = __ballot_sync(~0u, starts);
+    if (threadIdx.x == 0) s.starts[buffer] = all;
+  }
+  __device__ unsigned starts_of(int buffer) const {
+    return p.sequence.data_handle() != nullptr ? s.starts[buffer] : 0;
   }
 
   __device__ void load_channels() {
@@ -131,11 +153,12 @@ struct selective_stage : channel_block {
     }
   }
 
-  /// Δ and Δ·x of a packet to shared memory; the largest |Δ|.
-  __device__ float discretize(int k, int left, float const (&bias)[packet_elements],
+  /// Δ and Δ·x of a packet to shared memory, where the tile's steps are from `first` on; the
+  /// largest |Δ|.
+  __device__ float discretize(int first, int k, int left, float const (&bias)[packet_elements],
                               stored_packet<T> const& x, stored_packet<T> const& step_size) {
     if (tile::grid::packets < tile::threads && threadIdx.x >= tile::grid::packets) return 0.0f;
-    int2 const at{place.x + packet_elements * k, place.y};
+    int2 const at{first + place.x + packet_elements * k, place.y};
     float step[packet_elements];
     p.steps(step_size, bias, step);
     if (p.scales_steps) {
@@ -168,10 +191,11 @@ struct selective_stage : channel_block {
   }
 
   /// y = (C·h + D x) silu(gate) of a packet, from the sums in shared memory.
-  __device__ void read_out(cursor<T> const& to, int k, int left, float const (&D)[packet_elements],
-                           stored_packet<T> const& x, stored_packet<T> const& gate) {
+  __device__ void read_out(cursor<T> const& to, int first, int k, int left,
+                           float const (&D)[packet_elements], stored_packet<T> const& x,
+                           stored_packet<T> const& gate) {
     if (tile::grid::packets < tile::threads && threadIdx.x >= tile::grid::packets) return;
-    int2 const at{place.x + packet_elements * k, place.y};
+    int2 const at{first + place.x + packet_elements * k, place.y};
     float y[packet_elements];
     if constexpr (AlongTime) {
 #pragma unroll
@@ -221,19 +245,19 @@ struct selective_stage : channel_block {
                                        is_there ? size : 0);
     quad_at += tile::steps * projection(k).time;
   }
-  __device__ void store_quad(int k) {
+  __device__ void store_quad(int first, int k) {
     if (quad(k) >= tile::quads) return;
     int2 const at = quad_place(k, p.projections_along_time);
     auto& to = s.projection[quad(k) < tile::quads / 2 ? 0 : 1];
     float4 const numbers = s.quad[k].get().numbers();
     if (p.projections_along_time) {
       auto const element = [&](int t) -> float& {
-        return reinterpret_cast<float*>(to[at.x + t])[at.y];
+        return reinterpret_cast<float*>(to[first + at.x + t])[at.y];
       };
       element(0) = numbers.x, element(1) = numbers.y;
       element(2) = numbers.z, element(3) = numbers.w;
     } else {
-      to[at.x][at.y / 4] = numbers;
+      to[first + at.x][at.y / 4] = numbers;
     }
   }
 };

@@ -17,11 +17,12 @@ __device__ inline int not_ahead(int x) {
 }
 
 /// States and rates of two neighbouring channels in each thread.
-template <class T, int States, int Lanes, bool Packed, bool AlongTime>
-struct selective_states : selective_stage<T, States, Lanes, Packed, AlongTime> {
-  using stage = selective_stage<T, States, Lanes, Packed, AlongTime>;
+template <class Tile, bool Packed, bool AlongTime>
+struct selective_states : selective_stage<Tile, Packed, AlongTime> {
+  using stage = selective_stage<Tile, Packed, AlongTime>;
   using stage::p, stage::s, stage::b, stage::channel, stage::channels, stage::segment;
-  using typename stage::shared, typename stage::tile;
+  using typename stage::shared, typename stage::tile, typename stage::T;
+  static constexpr int States = tile::states_of_lane, Lanes = tile::lanes;
 
   int lane_states, first_channel;
   float rate[2][States], h[2][States];
