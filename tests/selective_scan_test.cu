@@ -186,6 +186,12 @@ TEST(SelectiveScan, IsTheFormulaForManyRows) {
     expect_truth<bfloat16>({230, 56, 72, 16}, 1, {}, seed++, {axis, 0, 0});
   }
   expect_truth<float>({240, 100, 8, 16}, 1, selective_options::all(), seed++, {});
+  for (auto const& layout : {device_layout{dense_axis::time, 0, 0}, {dense_axis::time, 3, 5}}) {
+    expect_truth<float>({240, 65, 8, 16}, 1, {}, seed++, layout);
+    expect_truth<bfloat16>({240, 65, 8, 16}, 1, selective_options::all(), seed++, layout);
+    expect_truth<float16>({230, 39, 72, 16}, 1, {}, seed++, layout);
+    expect_truth<float>({230, 39, 72, 16}, 1, selective_options::all(), seed++, layout);
+  }
   expect_truth<float>({230, 50, 72, 16}, 1, selective_options::all(), seed++, {});
 }
 

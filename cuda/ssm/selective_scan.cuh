@@ -161,7 +161,9 @@ std::size_t selective_scan_workspace(
 ///
 /// T is float, bfloat16 or float16; all is computed in float. Views may have any strides. Fast are
 /// x, step_size, gate and y with channels innermost or all with time innermost, B and C with states
-/// or with time innermost, from addresses and with strides that are multiples of 16 bytes.
+/// or with time innermost, from addresses and with strides that are multiples of 16 bytes. With
+/// time innermost from other addresses or with other strides, as rows of an odd length have, it
+/// takes up to twice as long.
 /// Shapes    as selective_scan of the CPU; at most 256 states; checkpoints (batch,
 ///           ⌈length / selective_scan_checkpoint_steps⌉, state, channel).
 /// Accuracy  a decay is off by 1.5 eps more than its exponent is, which is right to 8 eps (softplus

@@ -56,11 +56,10 @@ struct selective_shape {
   int relay_groups = 0;      // of a block of relay_kernel, if that has the problem
 
   int channels() const { return 2 * 128 / lanes; }
-  index_t squads(bool packed) const {
-    if (!packed) return selective_squads<8, 2, false>;
-    return lanes * states <= 16 ? selective_squads<8, 2, true>
-           : lanes <= 8         ? selective_squads<8, 8, true>
-                                : selective_squads<8, 32, true>;
+  index_t squads() const {
+    return lanes * states <= 16 ? selective_squads<8, 2>
+           : lanes <= 8         ? selective_squads<8, 8>
+                                : selective_squads<8, 32>;
   }
 };
 
@@ -101,7 +100,7 @@ selective_shape shape_for(selective_problem<T> const& p, index_t wanted) {
   if (p.states <= 8) return {4, 2};
   if (p.states <= 16) {
     selective_shape const usual{8, 2};
-    if (!p.packed || wanted != 0 || is_few_steps(p)) return usual;
+    if (wanted != 0 || is_few_steps(p)) return usual;
     int const groups = relay_groups(p);
     return groups > 0 ? selective_shape{8, 2, true, false, groups} : shape_of_rows(p, usual);
   }
@@ -131,7 +130,8 @@ inline int squads_in_block(index_t squads, int most, int shared) {
 
 template <class T>
 void launch_moments(on where, selective_problem<T> const& p, int squads) {
-  constexpr int shared = sizeof(moments_tile::shared<T>);
+  int const shared =
+      p.packed ? sizeof(moments_tile::shared<T, true>) : sizeof(moments_tile::shared<T, false>);
   auto* const kernel = p.packed ? moments_kernel<T, true> : moments_kernel<T, false>;
   int in_block = squads_in_block(squads * (p.segments - 1), moments_tile::squads, shared);
   if (squads % in_block != 0) in_block = 1;  // none is idle
@@ -161,8 +161,8 @@ void launch_first_pass(on where, selective_problem<T> const& p) {
 
 template <class T, int States, int Lanes, bool Packed>
 void launch_selective(on where, selective_problem<T> const& p, int squads) {
-  constexpr int most = selective_squads<States, Lanes, Packed>;
-  constexpr int shared = sizeof(typename selective_tile<T, States, Lanes>::shared);
+  constexpr int most = selective_squads<States, Lanes>;
+  constexpr int shared = sizeof(typename selective_tile<T, States, Lanes, Packed>::shared);
   auto* const kernel = p.along_time ? selective_scan_kernel<T, States, Lanes, Packed, true>
                                     : selective_scan_kernel<T, States, Lanes, Packed, false>;
   int const in_block = squads_in_block(squads, most, shared);
@@ -175,15 +175,20 @@ void launch_selective(on where, selective_problem<T> const& p, int squads) {
   check(cudaGetLastError(), "selective_scan_kernel");
 }
 
-template <class T, int States, int Lanes>
+template <class T, int States, int Lanes, bool Packed>
 void launch_with_porters(on where, selective_problem<T> const& p, int squads) {
-  constexpr int shared = sizeof(typename selective_tile<T, States, Lanes, 2>::shared);
-  auto* const kernel = p.along_time ? selective_porters_kernel<T, States, Lanes, true>
-                                    : selective_porters_kernel<T, States, Lanes, false>;
+  constexpr int shared = sizeof(typename selective_tile<T, States, Lanes, Packed, 2>::shared);
+  auto* const kernel = p.along_time ? selective_porters_kernel<T, States, Lanes, Packed, true>
+                                    : selective_porters_kernel<T, States, Lanes, Packed, false>;
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared),
         "cudaFuncSetAttribute");
   kernel<<<static_cast<unsigned>(squads), dim3(128, 2), shared, where.stream>>>(p);
   check(cudaGetLastError(), "selective_porters_kernel");
+}
+template <class T, int States, int Lanes>
+void launch_with_porters(on where, selective_problem<T> const& p, int squads) {
+  return p.packed ? launch_with_porters<T, States, Lanes, true>(where, p, squads)
+                  : launch_with_porters<T, States, Lanes, false>(where, p, squads);
 }
 
 template <class T, int States, int Lanes>
@@ -198,9 +203,7 @@ void launch_selective(on where, selective_problem<T> const& p, selective_shape s
     return shape.states == 4 ? launch_with_porters<T, 4, 4>(where, p, squads)
                              : launch_with_porters<T, 8, 2>(where, p, squads);
   }
-  if (shape.states == 4 && shape.lanes == 4) {
-    return launch_selective<T, 4, 4, true>(where, p, squads);
-  }
+  if (shape.states == 4 && shape.lanes == 4) return launch_selective<T, 4, 4>(where, p, squads);
   if (shape.states == 4) return launch_selective<T, 4, 2>(where, p, squads);
   switch (shape.lanes) {
     case 2:
@@ -270,7 +273,7 @@ index_t plan_segments(selective_problem<T>& p, selective_shape shape, index_t wa
   index_t const blocks = blocks_of_channels(p, shape.channels());
   p.segments = shape.is_uncut ? 1 : wanted;
   if (p.segments == 0) {
-    p.segments = segments_for(blocks, p.length, multiprocessors() * shape.squads(p.packed));
+    p.segments = segments_for(blocks, p.length, multiprocessors() * shape.squads());
   }
   p.segment_length = round_up((p.length + p.segments - 1) / p.segments, ssm::selective_scan_block);
   p.segments = (p.length + p.segment_length - 1) / p.segment_length;

@@ -214,7 +214,8 @@ template <class T, bool Packed>
 __global__ void __launch_bounds__(moments_tile::threads* moments_tile::squads)
     moments_kernel(__grid_constant__ selective_problem<T> const p) {
   extern __shared__ uint4 moments_memory[];
-  auto& memory = reinterpret_cast<moments_tile::shared<T>*>(moments_memory)[squad_in_block()];
+  auto& memory =
+      reinterpret_cast<moments_tile::shared<T, Packed>*>(moments_memory)[squad_in_block()];
   if (p.along_time) return moments_warp<selective_problem, T, Packed, true>(p, memory).run();
   moments_warp<selective_problem, T, Packed, false>(p, memory).run();
 }

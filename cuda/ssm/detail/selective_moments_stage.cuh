@@ -4,6 +4,7 @@
 
 #include "ssm/detail/device_math.cuh"
 #include "ssm/detail/selective_problem.cuh"
+#include "ssm/detail/selective_slots.cuh"
 #include "ssm/detail/selective_warp_sums.cuh"
 
 namespace ssm::gpu::detail {
@@ -15,16 +16,16 @@ struct moments_tile {
   static constexpr int steps = warp_tile::steps, states = warp_tile::states;
   static constexpr int projection_pitch = 17;  // of 16 quads: no bank is met twice
 
-  template <class T>
+  template <class T, bool Packed>
   struct shared {
     warp_tile::shared warp[warps];
     alignas(16) float bias[threads], factor[threads], center[threads];  // of channels
-    quad_slots<T, threads> from[4], step[4];
-    quad_slots<T, states / 4 * projection_pitch> projection[warps];
+    quad_slots_of<T, threads, Packed> from[4], step[4];
+    quad_slots_of<T, states / 4 * projection_pitch, Packed> projection[warps];
   };
-  template <class T>
-  struct gated : shared<T> {
-    quad_slots<T, threads> gate[4];
+  template <class T, bool Packed>
+  struct gated : shared<T, Packed> {
+    quad_slots_of<T, threads, Packed> gate[4];
   };
 };
 
@@ -35,7 +36,8 @@ class moments_stage {
  protected:
   using tile = warp_tile;
   static constexpr bool arrives = requires(Problem<T> const& p) { p.y_cotangent; };
-  using shared = std::conditional_t<arrives, moments_tile::gated<T>, moments_tile::shared<T>>;
+  using shared =
+      std::conditional_t<arrives, moments_tile::gated<T, Packed>, moments_tile::shared<T, Packed>>;
 
   __device__ moments_stage(Problem<T> const& problem, shared& memory)
       : p{problem}, block_{memory}, s{memory.warp[threadIdx.x / 32]} {
@@ -91,9 +93,9 @@ class moments_stage {
         int const left = steps - quad(k).x;
         count = p.projections_along_time ? min(count, left) : left > 0 ? count : 0;
       }
-      block_.projection[warp()].template request<Packed>(
-          projection_slot(k), projection_ + 8 * k * projection().state,
-          projection().stride(p.projections_along_time), count);
+      block_.projection[warp()].request(projection_slot(k),
+                                        projection_ + 8 * k * projection().state,
+                                        projection().stride(p.projections_along_time), count);
     }
     constexpr int next = arrives ? tile::steps : -tile::steps;
     from_ += next * source().time, step_ += next * p.step_size.time;
@@ -232,9 +234,11 @@ class moments_stage {
     return static_cast<int>(threadIdx.x) / 32 * 32 + of_lane;
   }
 
+  using sequence_slots = quad_slots_of<T, moments_tile::threads, Packed>;
+
   template <class U>
-  __device__ void request(quad_slots<T, moments_tile::threads> (&to)[4],
-                          selective_array<U> const& array, T const* first, int k, int steps) {
+  __device__ void request(sequence_slots (&to)[4], selective_array<U> const& array, T const* first,
+                          int k, int steps) {
     int2 const at = place(k);
     int const left = AlongTime ? steps - at.x : channels_ - at.y;
     bool const has_steps = !arrives || at.x < steps;
@@ -245,7 +249,7 @@ class moments_stage {
     if constexpr (in_pairs) {
       slots.request_two(slot(at.y / 4, at.x / 4), from, there > 0);
     } else {
-      slots.template request<Packed>(slot(g_, q_), from, array.stride(AlongTime), there);
+      slots.request(slot(g_, q_), from, array.stride(AlongTime), there);
     }
   }
 
@@ -256,8 +260,7 @@ class moments_stage {
     return p.projections_along_time ? int2{4 * q_, g_ + 8 * k} : int2{lane_ & 15, 4 * part + 8 * k};
   }
 
-  __device__ void numbers(quad_slots<T, moments_tile::threads> const (&from)[4],
-                          float (&to)[16]) const {
+  __device__ void numbers(sequence_slots const (&from)[4], float (&to)[16]) const {
 #pragma unroll
     for (int k = 0; k < 4; ++k) {
       float4 const four = from[k].get(slot(g_, q_)).numbers();

@@ -66,12 +66,11 @@ __device__ inline void load_if(bool is_wanted, void const* from, unsigned (&word
                : "l"(from), "r"(static_cast<int>(is_wanted)));
 }
 
-/// Copy 4, 8 or 16 bytes to shared memory while the thread goes on; zeros unless `is_wanted`.
+/// Copy the first `bytes` of 4, 8 or 16 to shared memory while the thread goes on, zeros beyond.
 template <class Bytes>
-__device__ void request_if(bool is_wanted, Bytes* to, void const* from) {
+__device__ void request_bytes(int bytes, Bytes* to, void const* from) {
   static_assert(sizeof(Bytes) == 4 || sizeof(Bytes) == 8 || sizeof(Bytes) == 16);
   auto const address = static_cast<unsigned>(__cvta_generic_to_shared(to));
-  int const bytes = is_wanted ? static_cast<int>(sizeof(Bytes)) : 0;
   if constexpr (sizeof(Bytes) == 16) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(address), "l"(from),
                  "r"(bytes)
@@ -81,6 +80,11 @@ __device__ void request_if(bool is_wanted, Bytes* to, void const* from) {
                  "r"(bytes), "n"(sizeof(Bytes))
                  : "memory");
   }
+}
+/// All of them, or zeros.
+template <class Bytes>
+__device__ void request_if(bool is_wanted, Bytes* to, void const* from) {
+  request_bytes(is_wanted ? static_cast<int>(sizeof(Bytes)) : 0, to, from);
 }
 /// Until all that this thread has asked for is there, for this thread.
 __device__ inline void wait_for_requests() {
@@ -92,6 +96,22 @@ __device__ inline void end_batch_of_requests() {
 }
 __device__ inline void wait_for_all_but_last_batch() {
   asm volatile("cp.async.wait_group 1;" ::: "memory");
+}
+
+/// The first `count` of some elements as they are stored, the others 0.
+template <int Elements, class T, int Words>
+__device__ void load_elements(T const* first, index_t stride, int count, unsigned (&word)[Words]) {
+  static_assert(Elements * sizeof(T) == 4 * Words);
+#pragma unroll
+  for (int i = 0; i < Elements; ++i) {
+    T const value = i < count ? first[i * stride] : T{};
+    if constexpr (sizeof(T) == 2) {
+      unsigned const half = unsigned{value.bits} << 16 * (i % 2);
+      word[i / 2] = i % 2 ? word[i / 2] | half : half;
+    } else {
+      word[i] = __float_as_uint(value);
+    }
+  }
 }
 
 /// The first `count` elements of a packet that begins at `first`, the others 0. Packed: all or none
@@ -108,49 +128,10 @@ __device__ stored_packet<T> load_packet(T const* first, index_t stride, int coun
       for (int k = 0; k < 4; ++k) result.word[i + k] = part[k];
     }
   } else {
-    T zero{};
-#pragma unroll
-    for (int i = 0; i < packet_elements; ++i) result.set(i, i < count ? first[i * stride] : zero);
+    load_elements<packet_elements>(first, stride, count, result.word);
   }
   return result;
 }
-
-/// Where a thread keeps a packet that it has asked for, by 16 bytes, next to those of its warp.
-template <class T, int Threads>
-struct packet_slots {
-  static constexpr int parts = stored_packet<T>::words / 4;
-  uint4 part[parts][Threads];
-
-  /// Ask for the first `count` elements of a packet, as load_packet does; see wait_for_requests.
-  template <bool Packed>
-  __device__ void request(T const* first, index_t stride, int count) {
-    request<Packed>(static_cast<int>(threadIdx.x), first, stride, count);
-  }
-  template <bool Packed>
-  __device__ void request(int to, T const* first, index_t stride, int count) {
-    if constexpr (Packed) {
-      for (int i = 0; i < parts; ++i) {
-        request_if(count > 0, &part[i][to], reinterpret_cast<uint4 const*>(first) + i);
-      }
-    } else {
-      auto const packet = load_packet<false>(first, stride, count);
-      for (int i = 0; i < parts; ++i) {
-        part[i][to] = {packet.word[4 * i], packet.word[4 * i + 1], packet.word[4 * i + 2],
-                       packet.word[4 * i + 3]};
-      }
-    }
-  }
-  __device__ stored_packet<T> get() const { return get(static_cast<int>(threadIdx.x)); }
-  __device__ stored_packet<T> get(int from) const {
-    stored_packet<T> packet;
-    for (int i = 0; i < parts; ++i) {
-      uint4 const words = part[i][from];
-      packet.word[4 * i] = words.x, packet.word[4 * i + 1] = words.y;
-      packet.word[4 * i + 2] = words.z, packet.word[4 * i + 3] = words.w;
-    }
-    return packet;
-  }
-};
 
 template <bool Packed, class T>
 __device__ void store_packet(T* first, index_t stride, int count,
@@ -185,6 +166,15 @@ struct packet_grid {
   }
 };
 
+/// Two numbers of 16 bits.
+template <class T>
+__device__ float2 two_numbers(unsigned word) {
+  auto const number = [](unsigned half) {
+    return to_number(T::from_bits(static_cast<std::uint16_t>(half)));
+  };
+  return {number(word & 0xffffu), number(word >> 16)};
+}
+
 /// Four neighbouring states of a step, or steps of a state, of B or C as they are stored.
 template <class T>
 struct stored_quad {
@@ -208,11 +198,8 @@ struct stored_quad {
 
   __device__ float4 numbers() const {
     if constexpr (sizeof(T) == 2) {
-      auto const number = [&](unsigned half) {
-        return to_number(T::from_bits(static_cast<std::uint16_t>(half)));
-      };
-      return {number(word[0] & 0xffffu), number(word[0] >> 16), number(word[1] & 0xffffu),
-              number(word[1] >> 16)};
+      float2 const first = two_numbers<T>(word[0]), last = two_numbers<T>(word[1]);
+      return {first.x, first.y, last.x, last.y};
     } else {
       return {__uint_as_float(word[0]), __uint_as_float(word[1]), __uint_as_float(word[2]),
               __uint_as_float(word[3])};
@@ -228,63 +215,9 @@ __device__ stored_quad<T> load_quad_of(T const* first, index_t stride, int count
   if constexpr (Packed) {
     load_if(count > 0, first, result.word);
   } else {
-    for (int i = 0; i < 4; ++i) {
-      T const value = i < count ? first[i * stride] : T{};
-      if constexpr (sizeof(T) == 2) {
-        result.word[i / 2] |= unsigned{value.bits} << 16 * (i % 2);
-      } else {
-        result.word[i] = __float_as_uint(value);
-      }
-    }
+    load_elements<4>(first, stride, count, result.word);
   }
   return result;
 }
-
-/// Where a thread keeps a quad that it has asked for.
-template <class T, int Threads>
-struct quad_slots {
-  using bytes = std::conditional_t<sizeof(T) == 2, uint2, uint4>;
-  alignas(16) bytes quad[Threads];
-
-  template <bool Packed>
-  __device__ void request(T const* first, index_t stride, int count) {
-    request<Packed>(static_cast<int>(threadIdx.x), first, stride, count);
-  }
-  template <bool Packed>
-  __device__ void request(int to, T const* first, index_t stride, int count) {
-    if constexpr (Packed) {
-      request_if(count > 0, &quad[to], first);
-    } else {
-      auto const stored = load_quad_of<false>(first, stride, count);
-      memcpy(&quad[to], stored.word, sizeof(bytes));
-    }
-  }
-  /// Two quads that lie together, in memory as here, from multiples of 16 bytes.
-  __device__ void request_two(int to, T const* first, bool is_wanted) {
-    static_assert(sizeof(bytes) == 8);
-    request_if(is_wanted, reinterpret_cast<uint4*>(&quad[to]), first);
-  }
-  __device__ stored_quad<T> get() const { return get(static_cast<int>(threadIdx.x)); }
-  __device__ stored_quad<T> get(int i) const {
-    stored_quad<T> stored;
-    bytes const words = quad[i];
-    memcpy(stored.word, &words, sizeof(bytes));
-    return stored;
-  }
-  /// The first or the last two numbers of a quad.
-  __device__ float2 half(int i, int which) const {
-    if constexpr (sizeof(T) == 2) {
-      unsigned const word = reinterpret_cast<unsigned const*>(&quad[i])[which];
-      return {number_of_half(word & 0xffffu), number_of_half(word >> 16)};
-    } else {
-      return reinterpret_cast<float2 const*>(&quad[i])[which];
-    }
-  }
-
- private:
-  __device__ static float number_of_half(unsigned half) {
-    return to_number(T::from_bits(static_cast<std::uint16_t>(half)));
-  }
-};
 
 }  // namespace ssm::gpu::detail

@@ -125,16 +125,16 @@ class selective_porter : selective_stage<Tile, Packed, AlongTime> {
   }
 };
 
-template <class T, int States, int Lanes, bool AlongTime>
+template <class T, int States, int Lanes, bool Packed, bool AlongTime>
 __global__ void __launch_bounds__(256, 2)
     selective_porters_kernel(__grid_constant__ selective_problem<T> const p) {
   extern __shared__ uint4 selective_porters_memory[];
-  using tile = selective_tile<T, States, Lanes, 2>;
+  using tile = selective_tile<T, States, Lanes, Packed, 2>;
   auto& memory = *reinterpret_cast<typename tile::shared*>(selective_porters_memory);
   if (squad_in_block() == 0) {
-    selective_stepper<tile, true, AlongTime>{p, memory, blockIdx.x}.run();
+    selective_stepper<tile, Packed, AlongTime>{p, memory, blockIdx.x}.run();
   } else {
-    selective_porter<tile, true, AlongTime>{p, memory, blockIdx.x}.run();
+    selective_porter<tile, Packed, AlongTime>{p, memory, blockIdx.x}.run();
   }
 }
 

@@ -5,6 +5,7 @@
 
 #include "ssm/detail/barrier.cuh"
 #include "ssm/detail/selective_problem.cuh"
+#include "ssm/detail/selective_slots.cuh"
 
 namespace ssm::gpu::detail {
 

@@ -75,19 +75,19 @@ class selective_squad : selective_steps<Tile, Packed, AlongTime> {
 
 /// Squads that a multiprocessor has at a time: as many as keep all they have in registers, for a
 /// step that waits for what was spilled takes twice as long.
-template <int States, int Lanes, bool Packed>
-inline constexpr int selective_squads = Lanes > 8 || !Packed      ? 2
+template <int States, int Lanes>
+inline constexpr int selective_squads = Lanes > 8                 ? 2
                                         : Lanes > 2 && States > 4 ? 3
                                                                   : 4;
 
 /// Squads wait for nobody else, but in one block their warps take turns evenly: of blocks the
 /// oldest goes first, and the last ones end alone.
 template <class T, int States, int Lanes, bool Packed, bool AlongTime>
-__global__ void __launch_bounds__(128 * selective_squads<States, Lanes, Packed>)
+__global__ void __launch_bounds__(128 * selective_squads<States, Lanes>)
     selective_scan_kernel(__grid_constant__ selective_problem<T> const p, int squads) {
   extern __shared__ uint4 selective_scan_memory[];
   int const here = squad_in_block();
-  using tile = selective_tile<T, States, Lanes>;
+  using tile = selective_tile<T, States, Lanes, Packed>;
   auto& memory = reinterpret_cast<typename tile::shared*>(selective_scan_memory)[here];
   int const index = static_cast<int>(blockIdx.x * blockDim.y) + here;
   if (index < squads) selective_squad<tile, Packed, AlongTime>{p, memory, index}.run();

@@ -4,6 +4,7 @@
 
 #include "ssm/detail/device_math.cuh"
 #include "ssm/detail/selective_problem.cuh"
+#include "ssm/detail/selective_slots.cuh"
 
 namespace ssm::gpu::detail {
 
@@ -26,9 +27,11 @@ __device__ inline bool meet_if_all(bool is_so) {
 /// What a squad does: `steps` steps of `channels` channels at a time. A thread has `States` states
 /// of two neighbouring channels, `Lanes` lanes have all states of two channels.
 /// Tiles on their way from those who bring them to those who step have two buffers.
-template <class T, int States, int Lanes, int Buffers = 1>
+template <class T, int States, int Lanes, bool Packed, int Buffers = 1>
 struct selective_tile {
   using element = T;
+  using packet_slots = packet_slots_of<T, 128, Packed>;
+  using quad_slots = quad_slots_of<T, 128, Packed>;
   static constexpr int states_of_lane = States, lanes = Lanes, buffers = Buffers;
   static constexpr int threads = 128;
   static constexpr int steps = 16;
@@ -49,9 +52,9 @@ struct selective_tile {
     int is_small[Buffers][threads / 32];  // whether all exponents are, of a warp of porters
     // As they are stored; x is read again when its tile is done, and the next one has come by then:
     // porters keep it in registers.
-    packet_slots<T, threads> x[Buffers == 1 ? 2 : 1][packets_per_thread];
-    packet_slots<T, threads> step[packets_per_thread], gate[packets_per_thread];
-    quad_slots<T, threads> quad[quads_per_thread];
+    packet_slots x[Buffers == 1 ? 2 : 1][packets_per_thread];
+    packet_slots step[packets_per_thread], gate[packets_per_thread];
+    quad_slots quad[quads_per_thread];
   };
 
   /// Where the pair of channels 2i and 2i + 1 is, so that a warp's packets meet no bank twice.
@@ -131,9 +134,8 @@ struct selective_stage : channel_block {
     return AlongTime && steps < count ? steps : count;
   }
   template <class U>
-  __device__ void request(packet_slots<T, tile::threads>& to, cursor<U> const& from, int k,
-                          int left) {
-    to.template request<Packed>(from.packet(k), from.stride, elements(k, left));
+  __device__ void request(typename tile::packet_slots& to, cursor<U> const& from, int k, int left) {
+    to.request(from.packet(k), from.stride, elements(k, left));
   }
 
   /// What is kept for one step of a channel and its neighbour.
@@ -216,7 +218,36 @@ struct selective_stage : channel_block {
 #pragma unroll
       for (int i = 0; i < packet_elements; ++i) y[i] *= gate[i] * sigmoid(gate[i]);
     }
+    if constexpr (!Packed && AlongTime && tile::grid::packets % 32 == 0) {
+      if (to.stride == 1) return store_across(to.packet(k), first, k, left, y);
+    }
     store_packet<Packed>(to.packet(k), to.stride, elements(k, left), y);
+  }
+
+  /// Store packets of steps that begin anywhere: four of them at a time by eight neighbouring lanes
+  /// each, for a store costs what each row of memory costs, however little goes there. `packet`: of
+  /// this thread. From where the sums of the warp's packets were.
+  __device__ void store_across(T* packet, int first, int k, int left,
+                               float const (&y)[packet_elements]) {
+    auto const number = [&](int t, int c) -> float& {
+      return reinterpret_cast<float*>(&pair(first + t, c))[c % 2];
+    };
+#pragma unroll
+    for (int i = 0; i < packet_elements; ++i) {
+      number(place.x + packet_elements * k + i, place.y) = y[i];
+    }
+    __syncwarp();
+    int const lane = static_cast<int>(threadIdx.x % 32);
+#pragma unroll
+    for (int i = 0; i < packet_elements; ++i) {
+      int const other = static_cast<int>(threadIdx.x) - lane + 4 * i + lane / packet_elements;
+      int2 const at = tile::grid::place(other, true);
+      int const t = at.x + packet_elements * k + lane % packet_elements;
+      if (at.y >= channels || t >= left) continue;
+      T* const to = packet + (at.y - place.y) * p.y.channel + (t - place.x - packet_elements * k);
+      *to = to_stored<T>(number(t, at.y));
+    }
+    __syncwarp();
   }
 
   /// The step and state where this thread's k-th quad of B or C begins.
@@ -241,15 +272,15 @@ struct selective_stage : channel_block {
     int2 const at = quad_place(k, p.projections_along_time);
     bool const is_there = quad(k) < tile::quads && at.x < left && at.y < p.states;
     int const size = p.projections_along_time ? left - at.x : static_cast<int>(p.states) - at.y;
-    s.quad[k].template request<Packed>(quad_at, projection(k).stride(p.projections_along_time),
-                                       is_there ? size : 0);
+    s.quad[k].request(static_cast<int>(threadIdx.x), quad_at,
+                      projection(k).stride(p.projections_along_time), is_there ? size : 0);
     quad_at += tile::steps * projection(k).time;
   }
   __device__ void store_quad(int first, int k) {
     if (quad(k) >= tile::quads) return;
     int2 const at = quad_place(k, p.projections_along_time);
     auto& to = s.projection[quad(k) < tile::quads / 2 ? 0 : 1];
-    float4 const numbers = s.quad[k].get().numbers();
+    float4 const numbers = s.quad[k].get(static_cast<int>(threadIdx.x)).numbers();
     if (p.projections_along_time) {
       auto const element = [&](int t) -> float& {
         return reinterpret_cast<float*>(to[first + at.x + t])[at.y];

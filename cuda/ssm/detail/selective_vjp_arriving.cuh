@@ -269,7 +269,7 @@ template <class T, bool Packed>
 __global__ void __launch_bounds__(moments_tile::threads, 4)
     arriving_moments_kernel(__grid_constant__ selective_vjp_problem<T> const p) {
   extern __shared__ uint4 arriving_moments_memory[];
-  auto& memory = *reinterpret_cast<moments_tile::gated<T>*>(arriving_moments_memory);
+  auto& memory = *reinterpret_cast<moments_tile::gated<T, Packed>*>(arriving_moments_memory);
   if (p.along_time) return moments_warp<selective_vjp_problem, T, Packed, true>(p, memory).run();
   moments_warp<selective_vjp_problem, T, Packed, false>(p, memory).run();
 }

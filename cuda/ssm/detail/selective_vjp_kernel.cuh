@@ -192,7 +192,8 @@ __global__ void __launch_bounds__(128, 2)
                          bool leaves_checkpoints) {
   extern __shared__ uint4 selective_vjp_memory[];
   selective_vjp_block<T, Packing> block(
-      p, *reinterpret_cast<selective_vjp_tile::shared<T>*>(selective_vjp_memory));
+      p, *reinterpret_cast<selective_vjp_tile::shared<T, Packing != packing::none>*>(
+             selective_vjp_memory));
   if (leaves_checkpoints) {
     block.leave_checkpoints();
   } else {

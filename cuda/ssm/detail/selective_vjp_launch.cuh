@@ -111,8 +111,10 @@ inline unsigned blocks_for(index_t threads, char const* name) {
 template <class T>
 void launch_vjp(on where, selective_vjp_problem<T> const& p, bool leaves_checkpoints,
                 bool after_fold) {
-  constexpr int shared = sizeof(selective_vjp_tile::shared<T>);
-  static_assert(shared <= 99 * 1024, "what a block of sm_86, 89 and 120 may have");
+  constexpr int of_packed = sizeof(selective_vjp_tile::shared<T, true>),
+                loose = sizeof(selective_vjp_tile::shared<T, false>);
+  static_assert(loose <= 99 * 1024, "what a block of sm_86, 89 and 120 may have");
+  int const shared = p.packed ? of_packed : loose;
   auto* const kernel = !p.packed      ? selective_vjp_kernel<T, packing::none>
                        : p.along_time ? selective_vjp_kernel<T, packing::of_steps>
                                       : selective_vjp_kernel<T, packing::of_channels>;
@@ -150,8 +152,10 @@ template <class T>
 void launch_entering(on where, selective_problem<T> const& p) {
   index_t const count = p.segments - 1;
   if (has_moments<T>(p.segment_length)) {
-    launch_pass<moments_tile>(where, p, count, sizeof(moments_tile::shared<T>),
-                              moments_kernel<T, true>, moments_kernel<T, false>, "moments_kernel");
+    int const shared =
+        p.packed ? sizeof(moments_tile::shared<T, true>) : sizeof(moments_tile::shared<T, false>);
+    launch_pass<moments_tile>(where, p, count, shared, moments_kernel<T, true>,
+                              moments_kernel<T, false>, "moments_kernel");
   } else {
     launch_pass<entering_tile>(where, p, count, 0, entering_kernel<T, true>,
                                entering_kernel<T, false>, "entering_kernel");
@@ -161,9 +165,10 @@ template <class T>
 void launch_arriving(on where, selective_vjp_problem<T> const& p) {
   index_t const count = (p.segments - 1) * p.walks;
   if (has_moments<T>(p.segment_length)) {
-    launch_pass<moments_tile>(where, p, count, sizeof(moments_tile::gated<T>),
-                              arriving_moments_kernel<T, true>, arriving_moments_kernel<T, false>,
-                              "arriving_moments_kernel");
+    int const shared =
+        p.packed ? sizeof(moments_tile::gated<T, true>) : sizeof(moments_tile::gated<T, false>);
+    launch_pass<moments_tile>(where, p, count, shared, arriving_moments_kernel<T, true>,
+                              arriving_moments_kernel<T, false>, "arriving_moments_kernel");
   } else {
     auto const launch = [&](auto* packed, auto* unpacked) {
       launch_pass<arriving_tile>(where, p, count, 0, packed, unpacked, "arriving_kernel");

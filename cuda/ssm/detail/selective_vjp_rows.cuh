@@ -4,56 +4,9 @@
 #pragma once
 
 #include "ssm/detail/selective_vjp_problem.cuh"
+#include "ssm/detail/selective_vjp_tile.cuh"
 
 namespace ssm::gpu::detail {
-
-/// A block has 16 states of 128 channels, a warp 32 of the channels, a thread half of the states of
-/// two neighbouring ones. Eight steps are staged at a time, a packet for each thread, by each warp
-/// for its own channels; four of them are differentiated at a time, with what they need again in
-/// registers.
-struct selective_vjp_tile {
-  static constexpr int threads = 128;
-  static constexpr int warps = threads / 32;
-  static constexpr int channels = 128;
-  static constexpr int warp_channels = channels / warps;
-  static constexpr int states = 16;
-  static constexpr int own_states = 8;
-  static constexpr int steps = static_cast<int>(selective_scan_checkpoint_steps);
-  static constexpr int together = 4;
-  using grid = packet_grid<steps, warp_channels>;
-  static constexpr int quads = 2 * steps * states / 4;  // of B and C
-  static_assert(grid::packets == 32 && quads <= threads);
-
-  using row = float[channels];
-  using state_rows = row[states];
-
-  template <class T>
-  struct shared {
-    state_rows eigenvalues;                      // A'
-    state_rows entering[2];                      // the states entering this tile and the next
-    float4 part[warps][together][2][9][4];       // of B and C, of four channels; row 8 is no
-                                                 // channel's, so that B and C meet no bank twice
-    float4 pair[steps][channels / 2];            // Δ before its factor and Δ x, of two channels
-    row arriving[steps];                         // the cotangent past the gate
-    row xs[steps], slopes[steps], gates[steps];  // slope of Δ, of y's factor; then the gradients of
-                                                 // x, step_size and gate
-    float4 projection[2][2][steps][states / 4];  // B and C, of this tile and the next
-    float4 sums[warps][steps][2][states / 4];    // gradients of B and C of each warp
-    packet_slots<T, threads> packet[4];          // as stored: x, step_size, y_cotangent, gate
-    quad_slots<T, threads> quad;
-    row bias, factor;
-    // Where the block's first channel or state and the segment's first step are.
-    T const *x, *step_size, *y_cotangent, *gate, *projections[2];
-    float *to_x, *to_step_size, *to_gate;
-    float const* block_states;
-    unsigned starts[2];  // bit t: a sequence starts there
-  };
-
-  /// Where the pair of channels 2i and 2i + 1 is in an even row, so that a warp's packets meet no
-  /// bank twice; in odd rows it is `apart` channels away.
-  __device__ static int swizzled(int i) { return i ^ (i >> 3 & 1); }
-  __device__ static int apart(int t) { return 4 * (t & 1); }
-};
 
 /// Which channels and steps a block has, and what of them is this thread's to load, convert and
 /// leave.
@@ -61,8 +14,8 @@ template <class T, packing Packing>
 class selective_vjp_rows {
  protected:
   using tile = selective_vjp_tile;
-  using shared = tile::shared<T>;
   static constexpr bool Packed = Packing != packing::none;
+  using shared = tile::shared<T, Packed>;
 
   selective_vjp_problem<T> const& p;
   shared& s;
@@ -225,6 +178,13 @@ class selective_vjp_rows {
     tile::row const* const rows[] = {s.xs, s.slopes, s.gates};
     selective_array<float> const* const arrays[] = {&p.to_x, &p.to_step_size, &p.to_gate};
     float* const firsts[] = {s.to_x, s.to_step_size, s.to_gate};
+    if (!Packed && along_time()) {
+#pragma unroll
+      for (int i = 0; i < 3; ++i) {
+        if (arrays[i]->data != nullptr) leave_across<Adds>(firsts[i], *arrays[i], rows[i], t0);
+      }
+      return;
+    }
     int2 const at = leaving_place();
     alignas(16) float values[3][packet_elements];
     float* first[3];
@@ -249,10 +209,33 @@ class selective_vjp_rows {
 #pragma unroll
         for (int k = 0; k < packet_elements; ++k) {
           if (!is_wanted || k >= elements) continue;
-          float& to = first[i][k * stride];
-          to = Adds ? to + values[i][k] : values[i][k];
+          leave_one<Adds>(first[i] + k * stride, values[i][k]);
         }
       }
+    }
+  }
+
+  /// Packets of steps that begin anywhere: four of them at a time by eight neighbouring lanes each,
+  /// for a store costs what each row of memory costs, however little goes there.
+  template <bool Adds>
+  __device__ void leave_across(float* first, selective_array<float> const& array,
+                               tile::row const* from, int t0) const {
+    unsigned const i = thread();
+    int const t = static_cast<int>(i % tile::steps), steps = steps_from(t0);
+#pragma unroll
+    for (int k = 0; k < packet_elements; ++k) {
+      int const c = static_cast<int>(i / 32 * tile::warp_channels + 4 * k + i % 32 / tile::steps);
+      if (t >= steps || c >= block.channels) continue;
+      leave_one<Adds>(element(first, array, {t0 + t, c}), from[t][c ^ tile::apart(t)]);
+    }
+  }
+  /// Without waiting for what is there; no other thread adds to it.
+  template <bool Adds>
+  __device__ static void leave_one(float* to, float value) {
+    if constexpr (Adds) {
+      atomicAdd(to, value);
+    } else {
+      *to = value;
     }
   }
 

@@ -41,8 +41,7 @@ class selective_vjp_stage : protected selective_vjp_rows<T, Packing> {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       bool const is_wanted = i < 2 || (all && arrays[i]->data != nullptr);
-      s.packet[i].template request<rows::Packed>(from[i], arrays[i]->stride(this->along_time()),
-                                                 is_wanted ? elements : 0);
+      s.packet[i].request(from[i], arrays[i]->stride(this->along_time()), is_wanted ? elements : 0);
     }
     unsigned const thread = rows::thread();
     auto const& of = is_C(thread) ? p.C : p.B;
@@ -51,9 +50,9 @@ class selective_vjp_stage : protected selective_vjp_rows<T, Packing> {
     int const states = static_cast<int>(p.states - p.first_state) - quad.y;
     bool const is_there = thread < tile::quads && steps > 0 && states > 0;
     int const count = !is_there ? 0 : p.projections_along_time ? steps : states;
-    s.quad.template request<rows::Packed>(
-        s.projections[is_C(thread)] + ((t0 + quad.x) * of.time + quad.y * of.state),
-        of.stride(p.projections_along_time), count < 4 ? count : 4);
+    s.quad.request(static_cast<int>(thread),
+                   s.projections[is_C(thread)] + ((t0 + quad.x) * of.time + quad.y * of.state),
+                   of.stride(p.projections_along_time), count < 4 ? count : 4);
   }
 
   /// What was asked for, as numbers; B and C as those of tile i of a block.
@@ -85,7 +84,7 @@ class selective_vjp_stage : protected selective_vjp_rows<T, Packing> {
   __device__ void store_quad(float4 (&to)[2][tile::steps][tile::states / 4]) const {
     unsigned const thread = rows::thread();
     if (thread >= tile::quads) return;
-    float4 const quad = s.quad.get().numbers();
+    float4 const quad = s.quad.get(static_cast<int>(thread)).numbers();
     if (p.projections_along_time) {
       int2 const at = quad_place(thread);
       auto* const first = &reinterpret_cast<float*>(to[is_C(thread)][at.x])[at.y];

@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0
+// selective_slots.cuh: where threads of selective_scan keep what they have asked for: packets and
+// quads at multiples of their size, or loose ones anywhere.
+#pragma once
+
+#include "ssm/detail/selective_packets.cuh"
+
+namespace ssm::gpu::detail {
+
+/// Where each thread keeps a packet that it has asked for, by 16 bytes, next to those of its warp.
+template <class T, int Threads>
+struct packet_slots {
+  static constexpr int parts = stored_packet<T>::words / 4;
+  uint4 part[parts][Threads];
+
+  /// Ask for all elements of a packet, at a multiple of 16 bytes, or none; see wait_for_requests.
+  __device__ void request(T const* first, index_t, int count) {
+    for (int i = 0; i < parts; ++i) {
+      request_if(count > 0, &part[i][threadIdx.x], reinterpret_cast<uint4 const*>(first) + i);
+    }
+  }
+  __device__ stored_packet<T> get() const {
+    stored_packet<T> packet;
+    for (int i = 0; i < parts; ++i) {
+      uint4 const words = part[i][threadIdx.x];
+      packet.word[4 * i] = words.x, packet.word[4 * i + 1] = words.y;
+      packet.word[4 * i + 2] = words.z, packet.word[4 * i + 3] = words.w;
+    }
+    return packet;
+  }
+};
+
+/// Where a thread keeps a quad that it has asked for.
+template <class T, int Threads>
+struct quad_slots {
+  using bytes = std::conditional_t<sizeof(T) == 2, uint2, uint4>;
+  alignas(16) bytes quad[Threads];
+
+  __device__ void request(int to, T const* first, index_t, int count) {
+    request_if(count > 0, &quad[to], first);
+  }
+  /// Two quads that lie together, in memory as here, from multiples of 16 bytes.
+  __device__ void request_two(int to, T const* first, bool is_wanted) {
+    static_assert(sizeof(bytes) == 8);
+    request_if(is_wanted, reinterpret_cast<uint4*>(&quad[to]), first);
+  }
+  __device__ stored_quad<T> get(int i) const {
+    stored_quad<T> stored;
+    bytes const words = quad[i];
+    memcpy(stored.word, &words, sizeof(bytes));
+    return stored;
+  }
+  /// The first or the last two numbers of a quad.
+  __device__ float2 half(int i, int which) const {
+    if constexpr (sizeof(T) == 2) {
+      return two_numbers<T>(reinterpret_cast<unsigned const*>(&quad[i])[which]);
+    } else {
+      return reinterpret_cast<float2 const*>(&quad[i])[which];
+    }
+  }
+};
+
+/// The words that begin `shift` bytes, a multiple of an element of T, behind those that cover them.
+template <class T, int Words, int Covering>
+__device__ void shift_words(unsigned (&covering)[Covering], int shift, unsigned (&to)[Words]) {
+#pragma unroll
+  for (int far = (Covering - Words) / 2; far > 0; far /= 2) {
+#pragma unroll
+    for (int i = 0; i + far < Covering; ++i) {
+      covering[i] = shift & 4 * far ? covering[i + far] : covering[i];
+    }
+  }
+#pragma unroll
+  for (int i = 0; i < Words; ++i) {
+    to[i] =
+        sizeof(T) == 4 ? covering[i] : __funnelshift_r(covering[i], covering[i + 1], shift % 4 * 8);
+  }
+}
+
+/// `Elements` at a time, which begin and end anywhere. Where they are next to each other they are
+/// asked for by all pieces that cover them, as they are in memory; else they are loaded.
+template <class T, int Elements, class Piece, int Slots>
+struct loose_slots {
+  static constexpr int words = Elements * sizeof(T) / 4, piece_words = sizeof(Piece) / 4;
+  static constexpr int pieces = words / piece_words + 1;
+  Piece piece[pieces][Slots];
+  unsigned char shift[Slots];  // bytes from the first piece to the first element
+
+  /// The first `count` elements, zeros beyond; see wait_for_requests.
+  __device__ void request(int to, T const* first, index_t stride, int count) {
+    constexpr int size = sizeof(Piece);
+    count = count < Elements ? count : Elements;
+    if (stride == 1) {
+      int const before = static_cast<int>(reinterpret_cast<std::uintptr_t>(first) % size);
+      auto const* const from = reinterpret_cast<unsigned char const*>(first) - before;
+      int const bytes = count > 0 ? before + count * static_cast<int>(sizeof(T)) : 0;
+      shift[to] = static_cast<unsigned char>(before);
+#pragma unroll
+      for (int i = 0; i < pieces; ++i) {
+        int const left = bytes - i * size;
+        request_bytes(left < 0 ? 0 : left < size ? left : size, &piece[i][to], from + i * size);
+      }
+    } else {
+      unsigned word[words];
+      load_elements<Elements>(first, stride, count, word);
+      shift[to] = 0;
+#pragma unroll
+      for (int i = 0; i + 1 < pieces; ++i) memcpy(&piece[i][to], &word[i * piece_words], size);
+    }
+  }
+  __device__ void get(int from, unsigned (&to)[words]) const {
+    unsigned covering[pieces * piece_words];
+#pragma unroll
+    for (int i = 0; i < pieces; ++i) {
+      Piece const one = piece[i][from];
+      memcpy(&covering[i * piece_words], &one, sizeof(Piece));
+    }
+    shift_words<T>(covering, shift[from], to);
+  }
+};
+
+template <class T, int Threads>
+struct loose_packet_slots
+    : loose_slots<T, packet_elements, std::conditional_t<sizeof(T) == 2, uint4, uint2>, Threads> {
+  using base =
+      loose_slots<T, packet_elements, std::conditional_t<sizeof(T) == 2, uint4, uint2>, Threads>;
+  __device__ void request(T const* first, index_t stride, int count) {
+    base::request(static_cast<int>(threadIdx.x), first, stride, count);
+  }
+  __device__ stored_packet<T> get() const {
+    stored_packet<T> packet;
+    base::get(static_cast<int>(threadIdx.x), packet.word);
+    return packet;
+  }
+};
+
+template <class T, int Slots>
+struct loose_quad_slots : loose_slots<T, 4, uint2, Slots> {
+  using base = loose_slots<T, 4, uint2, Slots>;
+  __device__ stored_quad<T> get(int from) const {
+    stored_quad<T> quad;
+    base::get(from, quad.word);
+    return quad;
+  }
+  __device__ float2 half(int from, int which) const {
+    float4 const four = get(from).numbers();
+    return which == 0 ? float2{four.x, four.y} : float2{four.z, four.w};
+  }
+};
+
+template <class T, int Threads, bool Packed>
+using packet_slots_of =
+    std::conditional_t<Packed, packet_slots<T, Threads>, loose_packet_slots<T, Threads>>;
+template <class T, int Slots, bool Packed>
+using quad_slots_of = std::conditional_t<Packed, quad_slots<T, Slots>, loose_quad_slots<T, Slots>>;
+
+}  // namespace ssm::gpu::detail
