@@ -43,7 +43,8 @@ constexpr char const* layers[] = {
     "detail/linear_teams_tile detail/linear_teams_piece detail/linear_teams_memory "
     "detail/linear_teams_block detail/linear_teams_states detail/linear_teams "
     "detail/linear_teams_launch "
-    "detail/linear_bands detail/linear_bands_launch detail/linear_launch",
+    "detail/linear_bands_memory detail/linear_bands detail/linear_bands_launch "
+    "detail/linear_launch",
     "causal_conv1d detail/causal_conv1d_block detail/causal_conv1d_fast "
     "detail/causal_conv1d_fast_vjp detail/causal_conv1d_inputs detail/causal_conv1d_reference "
     "detail/conv1d_elements detail/conv1d_problem detail/conv1d_columns detail/conv1d_rows "

@@ -103,11 +103,12 @@ template <bool Vectors, class T, class Step>
 std::size_t run_bands(on where, columns_problem<T, Step> p, std::byte* workspace, bool launches) {
   using tiles = columns_tiles<T, Step, Vectors>;
   int const width = 1 << p.width_bits;
+  if (allows_bands<1>(p)) return walk_bands<1>(where, p, workspace, launches);
   if constexpr (Vectors) {
-    if (allows_bands(p)) return walk_bands(where, p, workspace, launches);
-    if (!has_shared_memory(pipeline_memory<tiles>)) {  // some devices have 99 KB for a block
+    if (!has_shared_memory(pipeline_memory<tiles>))  // some devices have 99 KB for a block
       return run_bands<false>(where, p, workspace, launches);
-    }
+  } else if (allows_bands<16 / sizeof(T)>(p)) {
+    return walk_bands<16 / sizeof(T)>(where, p, workspace, launches);
   }
   if (p.length <= most_brief_steps<T> && launches && run_brief(where, p)) return 0;
   auto const by_pipeline = [&] {
@@ -119,11 +120,10 @@ std::size_t run_bands(on where, columns_problem<T, Step> p, std::byte* workspace
     index_t const words = (p.stretches + p.groups + blocks) * p.bands * width;
     return run_pipeline<tiles>(where, p, words, workspace, launches);
   };
-  if constexpr (Vectors) {
+  if constexpr (Vectors)
     return run_teams_or<team_tiles<T, Step>>(where, p, workspace, launches, by_pipeline);
-  } else {
+  else
     return by_pipeline();
-  }
 }
 
 template <class T, class Step>

@@ -7,12 +7,13 @@
 namespace ssm::gpu::detail {
 
 /// The barriers of a block's stages, for all of its threads. Of each phase `asking` arrivals say
-/// that a tile is there, `working` that it has been run.
+/// that a tile is there, `working` that it has been run, `sending` that its memory is free again.
 template <int Stages, class Memory>
-__device__ void init_stages(Memory& memory, int asking, int working) {
+__device__ void init_stages(Memory& memory, int asking, int working, int sending = 1) {
   if (threadIdx.x == 0) {
     for (int s = 0; s < Stages; ++s) {
-      memory.arrived[s].init(asking), memory.done[s].init(working), memory.sent[s].init(1);
+      memory.arrived[s].init(asking), memory.done[s].init(working);
+      memory.sent[s].init(sending);
     }
     publish_barriers();
   }
