@@ -81,7 +81,7 @@ constexpr char const* layers[] = {
     "detail/dual_vjp_sums detail/dual_vjp_hopper_block detail/dual_vjp_hopper_mixing "
     "detail/dual_vjp_hopper_projection detail/dual_vjp_hopper_kernel "
     "detail/dual_vjp_hopper_launch detail/dual_vjp_launch "
-    "detail/state_space_dual_chunk "
+    "detail/state_space_dual_advance detail/state_space_dual_chunk "
     "detail/state_space_dual_inputs detail/state_space_dual_kernel detail/state_space_dual_layout "
     "detail/state_space_dual_products detail/state_space_dual_reference "
     "detail/state_space_dual_rows "

@@ -69,6 +69,33 @@ TEST(StateSpaceDualVjp, ProductsOfMatricesGiveTheGradientOfTheRecurrence) {
   std::printf("[ double ] worst relative difference %.2g\n", worst);
 }
 
+// Cotangents are divided by the decays after them, where these are neither small nor large and the
+// quotients not too large, or those of a chunk are taken in parts.
+TEST(StateSpaceDualVjp, ExtremeDecaysAndLargeCotangentsAreRight) {
+  constexpr ssd_sizes sizes{1, 70, 1, 16, 1, 24};
+  for (double const eigenvalue : {-1e4, -60.0, -3.0, -1.4, -1e-6, 0.0, 2.0}) {
+    for (double const large : {1.0, 1e285}) {
+      ssd_problem<double> problem(sizes);
+      cotangents<double> arriving(sizes);
+      problem.eigenvalue(0) = eigenvalue;
+      auto inputs = problem.inputs();
+      inputs.step_rule.limits = {0, 1};
+      for (index_t t = 1; t < 70; t += 3)
+        for (index_t p = 0; p < 16; ++p) arriving.y(0, t, 0, p) *= large;
+      auto const expected =
+          run_ssd_vjp(sequential{}, inputs, problem.initial, arriving.y, arriving.carry);
+      auto const found =
+          run_ssd_vjp(parallel{.threads = 1}, inputs, problem.initial, arriving.y, arriving.carry);
+      for_each_ssd_gradient(
+          [&](char const* name, auto const& f, auto const& e) {
+            EXPECT_LE(relative_difference(f, e), 1e-12)
+                << name << ' ' << eigenvalue << ' ' << large;
+          },
+          found, expected);
+    }
+  }
+}
+
 constexpr double in_double = 1e-12;
 
 /// The gradients of a case in `found` against those of the file, as error(found, expected).

@@ -7,6 +7,7 @@
 #include <limits>
 #include <type_traits>
 
+#include "ssm/detail/state_space_dual_advance.hpp"
 #include "ssm/detail/state_space_dual_layout.hpp"
 
 namespace ssm::detail {
@@ -220,53 +221,19 @@ struct ssd_bundle {
   /// null.
   [[gnu::always_inline]] void advance(ssd_rows<T> const& rows, A* state, index_t tile, index_t t,
                                       index_t count, index_t offset, A* copy) const {
-    index_t const state_rows = round_up(in.B.extent(3), product_rows), length = in.x.extent(1),
-                  states = w.states;
-    A const entering = w.decay[0], leaving = w.growth[count - 1];
+    index_t const length = in.x.extent(1), shared = offset * w.states;
     ssd_lines_due due = rows.due(t + count);
-    index_t const all_due = due.in_a_step() * std::min(count, length - t - count);
-    index_t fetched = 0;
-    for_each_block<Lanes, A, tallest_block<A, Lanes>>(
-        state_rows, tile,
-        [&](auto height, auto packs, index_t row, index_t column) __attribute__((always_inline)) {
-          constexpr int width = decltype(packs)::value, tall = decltype(height)::value;
-          index_t const done = column * state_rows + (row + tall) * width * Lanes,
-                        due_here = all_due * done / (state_rows * tile);
-          register_block<A, Lanes, tall, width> g;
-          index_t const first = row * tile + column;
-          g.each([&](auto& h, int r, int v) __attribute__((always_inline)) {
-            h = vector::load(state + first + r * tile + v * Lanes) * entering;
-          });
-          A const *B = w.B() + offset * states + row, *C = w.C() + offset * states + row,
-                  *drive = w.drive + column;
-          A* sum = w.y + column;
-          for (index_t i = 0; i < count; ++i) {
-            if (fetched < due_here) due.fetch(), ++fetched;
-            vector strip[width];
-            unrolled<width>([&](auto v) __attribute__((always_inline)) {
-              strip[v] = vector::load(drive + v * Lanes);
-            });
-            g.each([&](auto& h, int r, int v)
-                       __attribute__((always_inline)) { h = multiply_add(strip[v], B[r], h); });
-            unrolled<width>([&](auto v) __attribute__((always_inline)) {
-              strip[v] = vector::load(sum + v * Lanes);
-            });
-            g.each([&](auto& h, int r, int v) __attribute__((always_inline)) {
-              strip[v] = multiply_add(h, C[r], strip[v]);
-            });
-            unrolled<width>([&](auto v) __attribute__((always_inline)) {
-              strip[v].store(sum + v * Lanes);
-            });
-            B += states, C += states, drive += tile, sum += tile;
-          }
-          for (; fetched < due_here; ++fetched) due.fetch();
-          g.each([&](auto& h, int r, int v) __attribute__((always_inline)) {
-            index_t const i = first + r * tile + v * Lanes;
-            h = h * leaving;
-            h.store(state + i);
-            if (copy != nullptr) store_past_caches(h, copy + i);
-          });
-        });
+    ssd_steps<A> const steps{.count = count,
+                             .update = w.B() + shared,
+                             .readout = w.C() + shared,
+                             .shared_step = w.states,
+                             .drive = w.drive,
+                             .sum = w.y,
+                             .own_step = tile,
+                             .entering = w.decay[0],
+                             .leaving = w.growth[count - 1]};
+    advance_states<Lanes, A>(steps, state, round_up(in.B.extent(3), product_rows), tile, due,
+                             due.in_a_step() * std::min(count, length - t - count), copy);
   }
 
   [[gnu::always_inline]] void write(ssd_rows<T> const& rows, index_t tile, index_t t,

@@ -150,55 +150,24 @@ struct factor_view {
   index_t row_step, step;
 };
 
-/// store(before + a b, i) for the pack at element i, with b's row k at b + k·b_step; before(i) is
-/// what it starts from. `rows` is a multiple of product_rows.
-template <int Lanes, class A, class Before, class Store>
-[[gnu::always_inline]] inline void multiply_matrix(index_t rows, index_t columns, index_t count,
-                                                   factor_view<A> const& a, A const* b,
-                                                   index_t b_step, Before const& before,
-                                                   Store const& store) {
+/// to = scale·from + a b, with b's row k at b + k·b_step. `rows` is a multiple of product_rows.
+template <int Lanes, class A>
+[[gnu::always_inline]] inline void update_matrix(index_t rows, index_t columns, index_t count,
+                                                 factor_view<A> const& a, A const* b,
+                                                 index_t b_step, A scale, A const* from, A* to) {
   for_each_block<Lanes, A>(
       rows,
       columns, [&](auto, auto packs, index_t row, index_t column) __attribute__((always_inline)) {
         register_block<A, Lanes, product_rows, decltype(packs)::value> block;
         index_t const first = row * columns + column;
         block.each([&](auto& sum, int r, int v) __attribute__((always_inline)) {
-          sum = before(first + r * columns + v * Lanes);
+          sum = pack<A, Lanes>::load(from + first + r * columns + v * Lanes) * scale;
         });
         block.add_products(a.data + row * a.row_step, a.row_step, a.step, b + column, b_step,
                            count);
         block.each([&](auto& sum, int r, int v) __attribute__((always_inline)) {
-          store(sum, first + r * columns + v * Lanes);
+          sum.store(to + first + r * columns + v * Lanes);
         });
-      });
-}
-
-/// to = scale·from + a b.
-template <int Lanes, class A>
-[[gnu::always_inline]] inline void update_matrix(index_t rows, index_t columns, index_t count,
-                                                 factor_view<A> const& a, A const* b,
-                                                 index_t b_step, A scale, A const* from, A* to) {
-  multiply_matrix<Lanes, A>(
-      rows, columns, count, a, b, b_step,
-      [&](index_t i) __attribute__((always_inline)) {
-        return pack<A, Lanes>(pack<A, Lanes>::load(from + i) * scale);
-      },
-      [&](pack<A, Lanes> const& sum, index_t i)
-          __attribute__((always_inline)) { sum.store(to + i); });
-}
-
-/// to += a b.
-template <int Lanes, class A>
-[[gnu::always_inline]] inline void add_to_matrix(index_t rows, index_t columns, index_t count,
-                                                 factor_view<A> const& a, A const* b,
-                                                 index_t b_step, A* to) {
-  auto const present = [&](index_t i) __attribute__((always_inline)) {
-    return pack<A, Lanes>::load(to + i);
-  };
-  multiply_matrix<Lanes, A>(
-      rows, columns, count, a, b, b_step,
-      present, [&](pack<A, Lanes> const& sum, index_t i) __attribute__((always_inline)) {
-        sum.store(to + i);
       });
 }
 

@@ -74,7 +74,7 @@ class ssd_lines_due {
   }
 
  private:
-  static constexpr index_t most = 32;  // four rows of 64 numbers of 8 bytes
+  static constexpr index_t most = 48;  // six rows of 64 numbers of 8 bytes
   char const* next_[most];
   index_t step_[most];
   index_t lines_ = 0, line_ = 0;

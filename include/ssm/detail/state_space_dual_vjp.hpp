@@ -99,10 +99,11 @@ void state_space_dual_vjp_fast(parallel policy, state_space_dual_inputs<T> const
   });
   index_t const chunk = ssd_chunk_length(policy.chunk, e);
   index_t const padded_chunk = round_up(chunk, padding), states = round_up(e.states, padding);
-  index_t const steps = ssd_vjp_buffers<A>::padded_steps(padded_chunk);
-  index_array<5> const of_parts{partition.parts, e.batch, e.groups, states, steps};
+  index_array<5> const of_parts{partition.parts, e.batch, e.groups, states,
+                                ssd_vjp_buffers<A>::row};
   tensor<A, 5> B(of_parts), C(of_parts);
-  tensor<A, 5> products({partition.parts, e.batch, e.groups, steps, padded_chunk});
+  tensor<A, 5> products(
+      {partition.parts, e.batch, e.groups, ssd_vjp_buffers<A>::row, padded_chunk});
   tensor<A, 5> cotangents({e.batch, e.heads, tiles.tiles, states, tiles.tile});
   tensor<A, 3> D({e.batch, e.heads, e.head_dim});
   tensor<A, 3> step_size(wanted(to.step_size) ? in.step_size.extents() : index_array<3>{});

@@ -4,7 +4,6 @@
 #pragma once
 
 #include <algorithm>
-#include <limits>
 #include <vector>
 
 #include "ssm/detail/state_space_dual_kernel.hpp"
@@ -36,11 +35,12 @@ struct ssd_vjp_block {
   index_t steps() const { return end - begin; }
 };
 
-/// What a thread works on. What has a column for each step has rows of `chunk`, or of `steps` for
-/// those of a block; the states of a tile have a row of `tile` channels each, which is set anew for
-/// each tile.
+/// What a thread works on. What has a column for each step has rows of `chunk`, or of `row` for
+/// those of a block, of which packs may be read beyond the last; the states of a tile have a row of
+/// `tile` channels each, which is set anew for each tile.
 template <class A>
 struct ssd_vjp_buffers {
+  static constexpr index_t row = state_space_dual_block;
   index_t chunk, steps, states, tile;
   // for all heads of a group
   ssd_vjp_block block{};
@@ -50,7 +50,8 @@ struct ssd_vjp_buffers {
   // for a head
   aligned_buffer<A> step, log_decay, between, entered, to_step, to_log;
   // for a tile of a head
-  aligned_buffer<A> D, to_D, x, y, x_columns, y_columns, input, drive, mixing, terms, scale, dots;
+  aligned_buffer<A> D, to_D, x, y, x_columns, y_columns, input, drive, terms, scale, growth, dots,
+      x_dots;
   aligned_buffer<A> entering{0};  // states, for each chunk of a block
 
   ssd_vjp_buffers(index_t longest, ssd_extents const& e, index_t tile_width, int lanes)
@@ -61,11 +62,11 @@ struct ssd_vjp_buffers {
         B{steps * states},
         C{steps * states},
         products{steps * chunk},
-        B_columns{states * steps},
-        C_columns{states * steps},
-        to_products{chunk * chunk},
-        to_columns{states * chunk},
-        to_rows{(chunk + product_rows) * states},
+        B_columns{states * row + chunk},
+        C_columns{states * row + chunk},
+        to_products{steps * chunk},
+        to_columns{states * row},
+        to_rows{steps * states},
         step{steps},
         log_decay{steps},
         between{steps * chunk},
@@ -80,10 +81,11 @@ struct ssd_vjp_buffers {
         y_columns{tile * chunk},
         input{chunk * tile},
         drive{chunk * tile},
-        mixing{chunk * chunk},
         terms{chunk * chunk},
         scale{chunk},
-        dots{chunk} {}
+        growth{chunk},
+        dots{chunk},
+        x_dots{chunk} {}
 
   /// Rows are filled up to a multiple of this.
   static index_t padding(int lanes) { return std::max({lanes, product_rows, tall_rows}); }
@@ -106,11 +108,11 @@ struct ssd_vjp_rows {
         to_x{views.x, at.b, at.head, at.first},
         to_gate{views.gate, at.b, at.head, at.first} {}
 
-  [[gnu::always_inline]] void prefetch(index_t t, index_t count) const {
-    y_cotangent.prefetch(t, count);
-    ungated.prefetch(t, count);
-    to_x.prefetch(t, count);
-    to_gate.prefetch(t, count);
+  [[gnu::always_inline]] void add_to(ssd_lines_due& lines, index_t t, index_t count) const {
+    lines.add(y_cotangent, t, count);
+    lines.add(ungated, t, count);
+    lines.add(to_x, t, count);
+    lines.add(to_gate, t, count);
   }
 };
 
@@ -123,15 +125,24 @@ struct ssd_vjp_tile_rows {
   ssd_rows<T> rows;
   ssd_vjp_rows<T> more;
   tensor_view<A, 5> states;
+  A* cotangent;  // of the states, a row of channels for each
 
   ssd_vjp_tile_rows(state_space_dual_inputs<T> const& in, ssd_vjp_views<T> const& views,
                     ssd_tile const& tile)
-      : at{tile}, rows{in, tile, {}, {}}, more{views, tile}, states{views.saved.states} {}
+      : at{tile},
+        rows{in, tile, {}, {}},
+        more{views, tile},
+        states{views.saved.states},
+        cotangent{
+            &views.cotangents(tile.b, tile.head, tile.first / views.cotangents.extent(4), 0, 0)} {}
 
-  [[gnu::always_inline]] void prefetch(index_t t) const {
-    rows.x.prefetch(t, rows.count);
-    rows.gate.prefetch(t, rows.count);
-    more.prefetch(t, rows.count);
+  /// What the steps from t on read and add to, except B and C.
+  [[gnu::always_inline]] ssd_lines_due due(index_t t) const {
+    ssd_lines_due lines;
+    lines.add(rows.x, t, rows.count);
+    lines.add(rows.gate, t, rows.count);
+    more.add_to(lines, t, rows.count);
+    return lines;
   }
 
   /// What pull_back_gate reads of a step.
@@ -150,16 +161,24 @@ struct ssd_vjp_tile_rows {
   [[gnu::always_inline]] A* states_at(index_t t) const {
     return &states(at.b, t / state_space_dual_block, at.head, at.first, 0);
   }
-  /// Part i of n of the states that were saved at t.
-  [[gnu::always_inline]] void prefetch_states(index_t t, index_t i, index_t n) const {
+  /// The states that were saved at t and as many cotangents, in rows_of_states() rows.
+  [[gnu::always_inline]] ssd_lines_due states_due(index_t t) const {
     bool const by_state = states.stride(3) == 1;
-    row_series<A> series;
-    series.first = states_at(t);
-    series.time_step = states.stride(by_state ? 4 : 3);
-    series.step = states.stride(by_state ? 3 : 4);
-    index_t const all = by_state ? states.extent(4) : rows.count;
     index_t const length = by_state ? rows.count : states.extent(4);
-    for (index_t k = all * i / n; k < all * (i + 1) / n; ++k) series.prefetch(k, length);
+    row_series<A> saved, arriving;
+    saved.first = states_at(t);
+    saved.time_step = states.stride(by_state ? 4 : 3);
+    saved.step = states.stride(by_state ? 3 : 4);
+    arriving.first = cotangent;
+    arriving.time_step = length;
+    arriving.step = 1;
+    ssd_lines_due lines;
+    lines.add(saved, 0, length);
+    lines.add(arriving, 0, length);
+    return lines;
+  }
+  [[gnu::always_inline]] index_t rows_of_states() const {
+    return states.stride(3) == 1 ? states.extent(4) : rows.count;
   }
 };
 
@@ -185,35 +204,27 @@ template <int Lanes, class A, class Storage>
   return room;
 }
 
-/// The cotangents y of `steps` rows before the gate, the same times scale[row], and the gradient of
-/// the gate. `room` is for three rows.
+/// The cotangents y of `steps` rows before the gate, and the gradient of the gate. `room` is for
+/// three rows.
 template <int Lanes, class T>
 [[gnu::always_inline]] inline void pull_back_gate(ssd_vjp_tile_rows<T> const& at, index_t t,
-                                                  index_t steps, index_t tile,
-                                                  accumulator_t<T> const* scale,
-                                                  accumulator_t<T>* y, accumulator_t<T>* scaled,
+                                                  index_t steps, index_t tile, accumulator_t<T>* y,
                                                   accumulator_t<T>* room) {
   using A = accumulator_t<T>;
   using vector = pack<A, Lanes>;
   index_t const count = at.rows.count;
-  vector const one(A(1)), lowest(-softplus_range<A>);
-  auto const upper_part = [&](vector const& x, vector const& e) __attribute__((always_inline)) {
-    return larger(e, smaller(one, vector(x * std::numeric_limits<A>::max())));  // as sigmoid_given
-  };
+  vector const zero(A(0)), one(A(1)), lowest(-softplus_range<A>);
   auto const& to = at.more.to_gate;
   bool const gated = at.rows.gate.first != nullptr, wanted = gated && to.first != nullptr;
   bool const in_place = to.step == 1 && count == tile;
   for (index_t j = 0; j < steps; ++j) {
     A const* const from = whole_packs<Lanes, A>(at.more.y_cotangent, t + j, count, tile, room);
-    A *const own = y + j * tile, *const own_scaled = scaled + j * tile, *const sums = room + tile;
-    A const weight = scale[j];
+    A *const own = y + j * tile, *const sums = room + tile;
     at.more.to_x.template prefetch<true>(t + j, count);
     if (j + 1 < steps) at.prefetch_for_gate(t + j + 1);
     if (!gated) {
       for (index_t p = 0; p < tile; p += Lanes) {
-        vector const g = vector::load(from + p);
-        g.store(own + p);
-        vector(g * weight).store(own_scaled + p);
+        vector::load(from + p).store(own + p);
       }
       continue;
     }
@@ -223,17 +234,15 @@ template <int Lanes, class T>
     A* const to_gate = wanted && in_place ? to.at(t + j) : sums;
     for (index_t p = 0; p < tile; p += Lanes) {
       vector const z = larger(lowest, vector::load(gate + p)), g = vector::load(from + p);
-      vector const e = exp_in_range(larger(lowest, minus_size(z))), inverse = one / (one + e);
-      vector const s = upper_part(z, e) * inverse;  // as silu
+      vector const e = exp_in_range(larger(lowest, minus_size(z))), upper = one / (one + e),
+                   lower = e * upper, s = where_greater(z, zero, upper, lower);  // as silu
       if (wanted) {
-        vector const rest = upper_part(vector(-z), e) * inverse;  // 1 - s without cancellation
+        vector const rest = where_greater(z, zero, lower, upper);  // 1 - s without cancellation
         vector slope = g * vector::load(ungated + p) * (s * multiply_add(z, rest, A(1)));
         if (in_place) slope = slope + vector::load(to_gate + p);
         slope.store(to_gate + p);
       }
-      vector const before = g * (z * s);
-      before.store(own + p);
-      vector(before * weight).store(own_scaled + p);
+      vector(g * (z * s)).store(own + p);
     }
     if (wanted && !in_place) add_row<Lanes>(sums, count, to.at(t + j), to.step);
   }

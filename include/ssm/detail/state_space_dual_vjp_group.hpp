@@ -64,8 +64,8 @@ struct ssd_vjp_group {
       gather<Lanes>(B.at(t), B.step, in.B.extent(3), w.states, w.B + at);
       gather<Lanes>(C.at(t), C.step, in.B.extent(3), w.states, w.C + at);
     }
-    transpose_matrix<Lanes, A>(w.steps, w.states, w.B, w.states, 1, w.B_columns, w.steps, 1);
-    transpose_matrix<Lanes, A>(w.steps, w.states, w.C, w.states, 1, w.C_columns, w.steps, 1);
+    transpose_matrix<Lanes, A>(w.row, w.states, w.B, w.states, 1, w.B_columns, w.row, 1);
+    transpose_matrix<Lanes, A>(w.row, w.states, w.C, w.states, 1, w.C_columns, w.row, 1);
     for (std::size_t c = 0; c + 1 < w.block.chunks.size(); ++c) {
       index_t const at = w.block.chunks[c] - w.block.begin;
       multiply_rows<Lanes, A>(round_up(w.block.chunks[c + 1] - w.block.chunks[c], product_rows),
@@ -79,8 +79,8 @@ struct ssd_vjp_group {
                                        trajectory_view<A> const& to) const {
     for_each_chunk(
         views, views.C, to, [&](index_t q, index_t at) __attribute__((always_inline)) {
-          add_lower_triangle<Lanes, A>(q, w.states, w.to_products, w.chunk, w.B + at * w.states,
-                                       w.to_rows);
+          add_lower_triangle<Lanes, A>(q, w.states, w.to_products + at * w.chunk, w.chunk,
+                                       w.B + at * w.states, w.to_rows + at * w.states);
         });
   }
   /// That of B.
@@ -88,43 +88,40 @@ struct ssd_vjp_group {
                                        trajectory_view<A> const& to) const {
     for_each_chunk(
         views, views.B, to, [&](index_t q, index_t at) __attribute__((always_inline)) {
-          add_upper_triangle<Lanes, A>(q, w.states, w.to_products, w.chunk, w.C + at * w.states,
-                                       w.to_rows);
+          add_upper_triangle<Lanes, A>(q, w.states, w.to_products + at * w.chunk, w.chunk,
+                                       w.C + at * w.states, w.to_rows + at * w.states);
         });
   }
 
  private:
-  /// to = Σ_part from[part], `rows` rows of a chunk's length from (row, column) on.
-  [[gnu::always_inline]] void sum_of_parts(tensor_view<A, 5> const& from, index_t row,
-                                           index_t column, index_t rows, A* to) const {
-    for (index_t r = 0; r < rows; ++r) {
-      for (index_t j = 0; j < w.chunk; j += Lanes) {
-        A const* at = &from(0, b, group, row + r, column + j);
-        auto sum = pack<A, Lanes>::load(at);
-        for (index_t k = 1; k < from.extent(0); ++k)
-          sum += pack<A, Lanes>::load(at + k * from.stride(0));
-        sum.store(to + r * w.chunk + j);
-      }
+  /// to = Σ_part from[part].
+  [[gnu::always_inline]] void sum_of_parts(tensor_view<A, 5> const& from, A* to) const {
+    index_t const count = from.extent(3) * from.extent(4);
+    A const* const first = &from(0, b, group, 0, 0);
+    for (index_t i = 0; i < count; i += Lanes) {
+      auto sum = pack<A, Lanes>::load(first + i);
+      for (index_t k = 1; k < from.extent(0); ++k)
+        sum += pack<A, Lanes>::load(first + k * from.stride(0) + i);
+      sum.store(to + i);
     }
   }
-  /// For each chunk the sums through the states as rows, what add(steps, offset) adds to them, and
+  /// The sums through the states as rows, what add(steps, offset) adds to those of each chunk, and
   /// from there to the gradient.
   template <class Add>
   [[gnu::always_inline]] void for_each_chunk(ssd_vjp_views<T> const& views,
                                              tensor_view<A, 5> const& columns,
                                              trajectory_view<A> const& to, Add const& add) const {
     if (to.data_handle() == nullptr) return;
+    sum_of_parts(views.products, +w.to_products);
+    sum_of_parts(columns, +w.to_columns);
+    transpose_matrix<Lanes, A>(w.states, w.row, w.to_columns, w.row, 1, w.to_rows, w.states, 1);
     for (std::size_t c = 0; c + 1 < w.block.chunks.size(); ++c) {
-      index_t const t = w.block.chunks[c], q = w.block.chunks[c + 1] - t, at = t - w.block.begin;
-      sum_of_parts(views.products, at, 0, q, +w.to_products);
-      sum_of_parts(columns, 0, at, w.states, +w.to_columns);
-      transpose_matrix<Lanes, A>(w.states, w.chunk, w.to_columns, w.chunk, 1, w.to_rows, w.states,
-                                 1);
-      add(q, at);
-      for (index_t i = 0; i < q; ++i)
-        add_row<Lanes, A>(w.to_rows + i * w.states, to.extent(3), &to(b, t + i, group, 0),
-                          to.stride(3));
+      index_t const t = w.block.chunks[c];
+      add(w.block.chunks[c + 1] - t, t - w.block.begin);
     }
+    for (index_t i = 0; i < w.block.steps(); ++i)
+      add_row<Lanes, A>(w.to_rows + i * w.states, to.extent(3), &to(b, w.block.begin + i, group, 0),
+                        to.stride(3));
   }
 };
 

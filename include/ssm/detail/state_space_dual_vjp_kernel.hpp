@@ -2,6 +2,10 @@
 // state_space_dual_vjp_kernel.hpp: the gradient of one tile of a head through a block of time.
 #pragma once
 
+#include <cmath>
+#include <limits>
+
+#include "ssm/detail/state_space_dual_advance.hpp"
 #include "ssm/detail/state_space_dual_vjp_block.hpp"
 
 namespace ssm::detail {
@@ -24,9 +28,9 @@ struct ssd_vjp_tile {
   ssd_vjp_buffers<A>& w;
   ssd_vjp_tile_rows<T> const own;
   ssd_vjp_tile_rows<T> const coming;  // of the next tile
-  A* const cotangent;                 // of the states, a row for each
   A *const to_B, *const to_C, *const to_products;
   bool const skips;
+  A* const cotangent = own.cotangent;  // of the states, a row for each
 
   [[gnu::always_inline]] index_t count(std::size_t c) const {
     return w.block.chunks[c + 1] - w.block.chunks[c];
@@ -54,7 +58,7 @@ struct ssd_vjp_tile {
   }
 
   /// States that products go through at a time, so that they pass through the first cache once.
-  static constexpr index_t near_states = 32;
+  static constexpr index_t near_states = 16;
 
   /// Bring so many states from state n on to the first cache.
   [[gnu::always_inline]] void bring_near(A const* states, index_t n) const {
@@ -63,13 +67,12 @@ struct ssd_vjp_tile {
     for (A const* at = states + n * w.tile; at < end; at += line) __builtin_prefetch(at, 0, 3);
   }
 
-  /// Part i of n of what is wanted after chunk c.
-  [[gnu::always_inline]] void prefetch_next(std::size_t c, index_t i, index_t n) const {
-    std::size_t const next = c > 0 ? c - 1 : w.block.chunks.size() - 2;
-    auto const& rows = c > 0 ? own : coming;
-    index_t const q = count(next), t = w.block.chunks[next];
-    for (index_t j = q * i / n; j < q * (i + 1) / n; ++j) rows.prefetch(t + j);
-    if (next == 0) rows.prefetch_states(t, i, n);
+  /// The chunk that is visited after chunk c, and of which tile.
+  [[gnu::always_inline]] std::size_t next(std::size_t c) const {
+    return c > 0 ? c - 1 : w.block.chunks.size() - 2;
+  }
+  [[gnu::always_inline]] ssd_vjp_tile_rows<T> const& rows_of_next(std::size_t c) const {
+    return c > 0 ? own : coming;
   }
 
   /// The states that enter all chunks, from those that enter the block.
@@ -97,7 +100,7 @@ struct ssd_vjp_tile {
         vector(vector::load(w.x + i) * weight).store(w.input + i);
       }
     }
-    update_matrix<Lanes, A>(state_rows(), w.tile, count(c), {w.B_columns + offset(c), w.steps, 1},
+    update_matrix<Lanes, A>(state_rows(), w.tile, count(c), {w.B_columns + offset(c), w.row, 1},
                             w.input, w.tile, w.entered[offset(c) + count(c) - 1], entering(c), to);
   }
 
@@ -109,8 +112,7 @@ struct ssd_vjp_tile {
   }
 
   [[gnu::always_inline]] void visit_chunk(std::size_t c) const {
-    index_t const q = count(c), steps = round_up(q, product_rows), first = offset(c);
-    index_t const tile = w.tile, t = w.block.chunks[c];
+    index_t const q = count(c), first = offset(c), tile = w.tile;
     A const *const between = w.between + first * w.chunk, *const step = w.step + first;
     A const *const products = w.products + first * w.chunk, *const entered = w.entered + first;
     A* const weight = w.scale;
@@ -118,96 +120,137 @@ struct ssd_vjp_tile {
     A* const states = entering(c);
     bring_near(states, 0);
     for (index_t j = 0; j < q; ++j) weight[j] = load_x(c, j);
-    pull_back_gate<Lanes>(own, t, q, tile, entered, +w.y, +w.input, +w.drive);
+    pull_back_gate<Lanes>(own, w.block.chunks[c], q, tile, +w.y, +w.drive);
     for (index_t j = q; j < w.chunk; ++j) weight[j] = A(0);
     std::fill_n(w.x + q * tile, (w.chunk - q) * tile, A(0));
     std::fill_n(w.y + q * tile, (w.chunk - q) * tile, A(0));
     transpose_matrix<Lanes, A>(w.chunk, tile, w.x, tile, 1, w.x_columns, w.chunk, 1);
     transpose_matrix<Lanes, A>(w.chunk, tile, w.y, tile, 1, w.y_columns, w.chunk, 1);
 
-    // G, the terms G_ij C_i·B_j, and (C_i·B_j) L_ij
+    // G, and the terms G_ij C_i·B_j
     multiply_lower_triangle<Lanes, A>(round_up(q, tall_rows), w.chunk, own.rows.count,
                                       {w.y, tile, 1}, w.x_columns, w.terms);
     for (index_t i = 0; i < q; ++i) {
       for (index_t j = 0; j <= i; j += Lanes) {
         index_t const at = i * w.chunk + j;
-        vector const decay = vector::load(between + at), product = vector::load(products + at);
-        vector const G = vector::load(w.terms + at) * (decay * vector::load(step + j));
+        vector const G =
+            vector::load(w.terms + at) * (vector::load(between + at) * vector::load(step + j));
         A* const sum = to_products + first * w.chunk + at;
         vector(vector::load(sum) + G).store(sum);
-        vector(G * product).store(w.terms + at);
-        vector(product * decay).store(w.mixing + at);
+        vector(G * vector::load(products + at)).store(w.terms + at);
       }
     }
 
-    // all products with the states
+    A const through = add_products(c, states);
+    pull_back_states(c);
+    write_drives(c);
+    add_log_decays(c, cut(c) ? A(0) : entered[q - 1] * through);
+  }
+
+  /// What the states h that enter a chunk and the cotangent g of those that leave it add to the
+  /// gradients of C and B, and in w.dots and w.x_dots to those of the decays. Returns h·g.
+  [[gnu::always_inline]] A add_products(std::size_t c, A* states) const {
+    index_t const q = count(c), first = offset(c), tile = w.tile;
     std::fill_n(+w.dots, w.chunk, A(0));
-    std::fill_n(+w.drive, steps * tile, A(0));
-    vector through(A(0));  // h·g
+    std::fill_n(+w.x_dots, w.chunk, A(0));
+    vector through[2] = {vector(A(0)), vector(A(0))};
+    ssd_lines_due due = rows_of_next(c).states_due(w.block.chunks[next(c)]);
+    index_t const lines = next(c) > 0 ? 0 : due.in_a_step() * own.rows_of_states(),
+                  sums = (cut(c) ? 1 : 2) * state_rows() * q;
+    index_t fetched = 0, done = 0;
+    auto const ahead = [&](index_t sums_here) __attribute__((always_inline)) {
+      done += sums_here;
+      for (index_t const due_here = lines * done / sums; fetched < due_here; ++fetched) due.fetch();
+    };
     for (index_t n = 0; n < state_rows(); n += near_states) {
-      index_t const here = std::min(near_states, state_rows() - n), at = first + n * w.steps;
+      index_t const here = std::min(near_states, state_rows() - n), at = first + n * w.row;
       A *const h = states + n * tile, *const g = cotangent + n * tile;
-      A const *const B = w.B_columns + at, *const C = w.C_columns + at;
-      auto const ahead = [&](index_t k) __attribute__((always_inline)) {
-        index_t const parts = (state_rows() + near_states - 1) / near_states;
-        prefetch_next(c, n / near_states * 4 + k, parts * 4);
-      };
-      ahead(0);
       if (!cut(c)) {
         scaled_products<Lanes, A>(here, q, own.rows.count, {h, tile, 1}, w.y_columns, w.chunk,
-                                  entered, to_C + at, w.steps, C, w.dots);
+                                  w.entered + first, to_C + at, w.row, w.C_columns + at, w.dots,
+                                  ahead);
       }
-      ahead(1);
-      scaled_products<Lanes, A>(here, q, own.rows.count, {g, tile, 1}, w.x_columns, w.chunk, weight,
-                                to_B + at, w.steps, nullptr, nullptr);
-      ahead(2);
-      add_to_matrix<Lanes, A>(steps, tile, here, {B, 1, w.steps}, g, tile, w.drive);
-      ahead(3);
+      scaled_products<Lanes, A>(here, q, own.rows.count, {g, tile, 1}, w.x_columns, w.chunk,
+                                w.scale, to_B + at, w.row, w.B_columns + at, w.x_dots, ahead);
       bring_near(states, n + here);
       bring_near(cotangent, n + here);
-      auto const scaled = [&](index_t i) __attribute__((always_inline)) {
-        vector const before = vector::load(g + i);
-        through = multiply_add(before, vector::load(h + i), through);
-        return vector(before * entered[q - 1]);
-      };
-      multiply_matrix<Lanes, A>(
-          here, tile, q, {C, w.steps, 1}, w.input, tile,
-          scaled, [&](vector const& sum, index_t i) __attribute__((always_inline)) {
-            sum.store(g + i);
-          });
-    }
-
-    // u, first its part through the state
-    A into_state[longest_ssd_chunk];
-    for (index_t j = 0; j < q; ++j) {
-      A const decay = between[(q - 1) * w.chunk + j];
-      A *const u = w.drive + j * tile, *const x = w.x + j * tile;
-      vector dot(A(0));
-      for (index_t p = 0; p < tile; p += Lanes) {
-        vector const scaled = vector::load(u + p) * decay;
-        scaled.store(u + p);
-        dot = multiply_add(scaled, vector::load(x + p), dot);
+      for (index_t i = 0; i < here * tile; i += 2 * Lanes) {  // here is even
+        through[0] = multiply_add(vector::load(g + i), vector::load(h + i), through[0]);
+        through[1] =
+            multiply_add(vector::load(g + i + Lanes), vector::load(h + i + Lanes), through[1]);
       }
-      into_state[j] = step[j] * sum_of_lanes(dot);
     }
-    add_upper_triangle<Lanes, A>(q, tile, w.mixing, w.chunk, w.y, w.drive);
-    write_drives(c);
-    add_log_decays(c, cut(c) ? A(0) : entered[q - 1] * sum_of_lanes(through), into_state);
+    return sum_of_lanes(through[0] + through[1]);
+  }
+
+  /// u_j / w_j, and g from after the chunk to before it, as ssd_bundle goes forward:
+  ///   g ← g + dy_j/w_j ⊗ C_j,   u_j / w_j = B_j·g,
+  /// part by part where w would be small or large, with the w of each part in w.growth.
+  [[gnu::always_inline]] void pull_back_states(std::size_t c) const {
+    index_t const first = offset(c), tile = w.tile;
+    std::fill_n(+w.drive, count(c) * tile, A(0));
+    ssd_lines_due due = rows_of_next(c).due(w.block.chunks[next(c)]);
+    index_t const lines = due.in_a_step() * count(next(c));
+    for (index_t end = count(c); end > 0;) {
+      A const* const growth = w.between + (first + end - 1) * w.chunk;
+      index_t const begin = load_cotangents(growth, end), last = end - 1;
+      index_t const shared = (first + last) * w.states, own_rows = last * tile;
+      ssd_steps<A> const steps{.count = end - begin,
+                               .update = w.C + shared,
+                               .readout = w.B + shared,
+                               .shared_step = -w.states,
+                               .drive = w.input + own_rows,
+                               .sum = w.drive + own_rows,
+                               .own_step = -tile,
+                               .entering = A(1),
+                               .leaving = begin > 0 ? growth[begin - 1] : w.entered[first + last]};
+      advance_states<Lanes, A>(steps, cotangent, state_rows(), tile, due,
+                               lines * (end - begin) / count(c), nullptr);
+      end = begin;
+    }
+  }
+
+  /// dy/w of the steps before `end` that are one part, the last of which has w = 1: returns where
+  /// it begins.
+  [[gnu::always_inline]] index_t load_cotangents(A const* growth, index_t end) const {
+    A const smallest = std::ldexp(A(1), -largest_ssd_decay),
+            largest = std::ldexp(A(1), largest_ssd_growth),
+            safe = std::numeric_limits<A>::max() * A(0x1p-28);
+    index_t begin = end;
+    while (begin > 0) {
+      index_t const j = begin - 1;
+      bool const is_last = begin == end;
+      if (!is_last && !(growth[j] >= smallest && growth[j] <= largest)) break;
+      A const inverse = A(1) / growth[j];
+      largest_magnitude<A, Lanes> size;
+      for (index_t i = j * w.tile; i < begin * w.tile; i += Lanes) {
+        vector const scaled = vector::load(w.y + i) * inverse;
+        size.include(scaled);
+        scaled.store(w.input + i);
+      }
+      if (!is_last && !all_at_most(size.value(), safe)) break;
+      w.growth[j] = growth[j];
+      begin = j;
+    }
+    return begin;
   }
 
   /// dx, dD, and the part of dΔ that comes through the drive, from u.
   [[gnu::always_inline]] void write_drives(std::size_t c) const {
     for (index_t j = 0; j < count(c); ++j) {
       A *const u = w.drive + j * w.tile, *const x = w.x + j * w.tile, *const y = w.y + j * w.tile;
-      A const step = w.step[offset(c) + j];
-      w.to_step[offset(c) + j] += dot_product<Lanes, A>(x, u, w.tile);
+      A const step = w.step[offset(c) + j], growth = w.growth[j];
+      vector dot(A(0));
       for (index_t p = 0; p < w.tile; p += Lanes) {
-        vector const g = vector::load(y + p);
-        multiply_add(g, vector::load(x + p), vector::load(w.to_D + p)).store(w.to_D + p);
-        vector sum = vector::load(u + p) * step;
+        vector const g = vector::load(y + p), x_p = vector::load(x + p),
+                     u_p = vector::load(u + p) * growth;
+        dot = multiply_add(u_p, x_p, dot);
+        multiply_add(g, x_p, vector::load(w.to_D + p)).store(w.to_D + p);
+        vector sum = u_p * step;
         if (skips) sum = multiply_add(g, vector::load(w.D + p), sum);
         sum.store(u + p);
       }
+      w.to_step[offset(c) + j] += sum_of_lanes(dot);
     }
     auto const& to = own.more.to_x;
     for (index_t j = 0; j < count(c) && to.first != nullptr; ++j)
@@ -215,14 +258,13 @@ struct ssd_vjp_tile {
   }
 
   /// The cotangents of the logarithms of a chunk's decays.
-  [[gnu::always_inline]] void add_log_decays(std::size_t c, A through,
-                                             A const (&into_state)[longest_ssd_chunk]) const {
+  [[gnu::always_inline]] void add_log_decays(std::size_t c, A through) const {
     index_t const q = count(c);
     A* const to = w.to_log + offset(c);
     A entering_state(0);
     for (index_t k = 0; k < q; ++k) {
       to[k] += through + entering_state;
-      entering_state += into_state[k];
+      entering_state += w.scale[k] * w.x_dots[k];
     }
     A leaving(0);
     A* const crossing = w.scale;  // Σ_{i >= k} of the terms for each j

@@ -65,7 +65,6 @@ struct ssd_vjp_part {
                                      w,
                                      {in, views, at},
                                      {in, views, next < tiles.count() ? tiles(next) : at},
-                                     &views.cotangents(b, at.head, at.first / tiles.tile, 0, 0),
                                      place_in(views.B),
                                      place_in(views.C),
                                      place_in(views.products),

@@ -12,17 +12,20 @@ inline constexpr int tall_rows = 8;
 /// to[row][k] += scale[k]·s[row][k] for k < columns with s = a b, and dots[k] += Σ_row s[row][k]
 /// other[row][k] unless `dots` is null. `rows` is a multiple of tall_rows. Rows of b begin b_row
 /// apart, those of `to` and `other` to_row; all but `to` may be read up to the next whole pack.
-template <int Lanes, class A>
+/// Before each block of registers there is a call of ahead(sums in it).
+template <int Lanes, class A, class Ahead>
 [[gnu::always_inline]] inline void scaled_products(index_t rows, index_t columns, index_t count,
                                                    factor_view<A> const& a, A const* b,
                                                    index_t b_row, A const* scale, A* to,
-                                                   index_t to_row, A const* other, A* dots) {
+                                                   index_t to_row, A const* other, A* dots,
+                                                   Ahead const& ahead) {
   using vector = pack<A, Lanes>;
   auto const strips = [&](auto packs, auto height, index_t column) __attribute__((always_inline)) {
     constexpr int width = decltype(packs)::value, tall = decltype(height)::value;
     for (; column + (width - 1) * Lanes < columns; column += width * Lanes) {
       bool const whole = column + width * Lanes <= columns;
       for (index_t row = 0; row < rows; row += tall) {
+        ahead(tall * std::min<index_t>(width * Lanes, columns - column));
         register_block<A, Lanes, tall, width> block;
         block.each([&](auto& sum, int, int)
                        __attribute__((always_inline)) { sum = vector::zeros(); });
@@ -125,22 +128,6 @@ template <int Lanes, class A>
           if (row + r < rows) sum.store(to + first + r * columns + v * Lanes);
         });
       });
-}
-
-/// Σ a·b over `count` numbers, a multiple of Lanes.
-template <int Lanes, class A>
-[[gnu::always_inline]] inline A dot_product(A const* a, A const* b, index_t count) {
-  pack<A, Lanes> sum[2] = {pack<A, Lanes>(A(0)), pack<A, Lanes>(A(0))};
-  index_t i = 0;
-  for (; i + 2 * Lanes <= count; i += 2 * Lanes) {
-    sum[0] = multiply_add(pack<A, Lanes>::load(a + i), pack<A, Lanes>::load(b + i), sum[0]);
-    sum[1] = multiply_add(pack<A, Lanes>::load(a + i + Lanes), pack<A, Lanes>::load(b + i + Lanes),
-                          sum[1]);
-  }
-  if (i < count) {
-    sum[0] = multiply_add(pack<A, Lanes>::load(a + i), pack<A, Lanes>::load(b + i), sum[0]);
-  }
-  return sum_of_lanes(sum[0] + sum[1]);
 }
 
 }  // namespace ssm::detail
