@@ -60,6 +60,7 @@ constexpr char const* layers[] = {
     "detail/selective_porters "
     "detail/selective_entering detail/selective_warp_sums detail/selective_moments_stage "
     "detail/selective_moments detail/selective_fold detail/selective_relay_tile "
+    "detail/selective_relay_projections detail/selective_relay_sequences "
     "detail/selective_relay_porters detail/selective_relay detail/selective_relay_launch "
     "detail/selective_step_kernel detail/selective_launch selective_scan_vjp "
     "detail/selective_vjp_problem detail/selective_vjp_tile detail/selective_vjp_rows "

@@ -155,21 +155,31 @@ TEST(SelectiveScan, IsTheFormulaWhereTheFirstPassGoesFar) {
   expect_truth<float>({1, 16800, 12, 16}, 1, {}, seed++, {}, {.segments = 2});
 }
 
-// Few channels and steps, in one launch.
+// Few channels and steps, in one launch. Rows along time may begin anywhere.
 TEST(SelectiveScan, IsTheFormulaWhereWarpsHandOnStates) {
   SSM_SKIP_WITHOUT_DEVICE();
   std::uint64_t seed = 2950;
-  for (unsigned bits = 0; bits < selective_options::combinations; bits += 5) {
-    expect_truth<float>({2, 100, 24, 16}, 3, selective_options::of_bits(bits), seed++, {});
-  }
-  for (index_t const channels : {8, 1000, 1552}) {
-    for (index_t const length : {9, 64, 65, 192, 330}) {
-      expect_truth<float>({1, length, channels, 16}, 1, {}, seed++, {});
+  for (auto const axis : {dense_axis::channel, dense_axis::time}) {
+    for (unsigned bits = 0; bits < selective_options::combinations; bits += 5) {
+      expect_truth<float>({2, 100, 24, 16}, 3, selective_options::of_bits(bits), seed++, {axis});
     }
-    expect_truth<bfloat16>({1, 150, channels, 16}, 1, selective_options::all(), seed++, {});
-    expect_truth<float16>({1, 150, channels, 16}, 1, {}, seed++, {});
+    for (index_t const channels : {8, 1000, 1552}) {
+      for (index_t const length : {9, 64, 65, 192, 330}) {
+        expect_truth<float>({1, length, channels, 16}, 1, {}, seed++, {axis});
+      }
+      expect_truth<bfloat16>({1, 150, channels, 16}, 1, selective_options::all(), seed++, {axis});
+      expect_truth<float16>({1, 150, channels, 16}, 1, {}, seed++, {axis});
+    }
+    expect_truth<float>({1, 4090, 8, 16}, 1, selective_options::all(), seed++, {axis});
   }
-  expect_truth<float>({1, 4090, 8, 16}, 1, selective_options::all(), seed++, {});
+  for (index_t const offset : {0, 1, 2, 5, 7}) {
+    device_layout const layout{dense_axis::time, 2 * offset + 1, offset};
+    for (index_t const channels : {1, 3, 510, 1051}) {
+      expect_truth<float>({1, 131, channels, 16}, 1, {}, seed++, layout);
+      expect_truth<bfloat16>({1, 191, channels, 16}, 1, selective_options::all(), seed++, layout);
+    }
+    expect_truth<float16>({2, 127, 21, 16}, 3, {}, seed++, layout);
+  }
 }
 
 // As many as keep the device busy uncut (of 132 multiprocessors): in blocks of half as many

@@ -29,25 +29,6 @@ inline constexpr index_t least_segment = 64;
 template <class T>
 inline constexpr index_t long_segment = sizeof(T) == 2 ? std::numeric_limits<index_t>::max() : 3072;
 
-/// Whether packets of eight elements along the dense axis of an array begin at multiples of 16
-/// bytes.
-template <class T>
-bool has_packets(selective_array<T> const& array, bool along_time) {
-  if (array.data == nullptr) return true;
-  auto const whole = [](index_t stride) { return stride % packet_elements == 0; };
-  return reinterpret_cast<std::uintptr_t>(array.data) % 16 == 0 && whole(array.batch) &&
-         (along_time ? array.time == 1 && whole(array.channel)
-                     : array.channel == 1 && whole(array.time));
-}
-
-template <class T>
-bool has_quads(selective_projection<T> const& of, bool along_time) {
-  auto const whole = [](index_t stride) { return stride % 4 == 0; };
-  return whole(of.batch) && whole(of.group) && (along_time ? of.time : of.state) == 1 &&
-         whole(along_time ? of.state : of.time) &&
-         reinterpret_cast<std::uintptr_t>(of.data) % (4 * sizeof(T)) == 0;
-}
-
 /// Which kernel has a model's states, and how many channels a squad or a block of it has.
 struct selective_shape {
   int states, lanes;

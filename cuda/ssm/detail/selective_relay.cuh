@@ -180,7 +180,7 @@ class relay_worker : relay_block<T> {
   float found_[tile::part_steps][2];  // what is added to the states; then the states
 };
 
-template <class T>
+template <class T, bool AlongTime, bool ProjectionsAlongTime>
 __global__ void __launch_bounds__(relay_tile::most_threads, 1)
     relay_kernel(__grid_constant__ selective_problem<T> const p) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
@@ -199,11 +199,14 @@ __global__ void __launch_bounds__(relay_tile::most_threads, 1)
     meet_block();
     worker.run();
   } else if (other < 0) {
-    relay_porter<T> of_sequences(block, porter);
+    using sequences = std::conditional_t<AlongTime, relay_rows<T>, relay_quads<T>>;
+    relay_porter<T, sequences> of_sequences(block, porter);
     meet_block();
     run_porter(block, of_sequences);
   } else {
-    relay_other_porter<T> of_projections(block, other);
+    using porter_of_kind =
+        std::conditional_t<ProjectionsAlongTime, relay_turning_porter<T>, relay_states_porter<T>>;
+    porter_of_kind of_projections(block, other);
     meet_block();
     run_porter(block, of_projections);
   }

@@ -30,14 +30,14 @@ struct alignas(16) projection_row {
 
 /// What a block does: 64 steps of up to 12 channels at a time, as groups of four channels. Four
 /// warps have a group, each 16 of the steps; a lane has two states of one channel. Two more
-/// warps a group bring sequences and take away what was found; one brings B and C.
+/// warps a group bring sequences and take away what was found; two bring B and C.
 struct relay_tile {
   static constexpr int parts = 4, part_steps = 16, steps = parts * part_steps;
   static constexpr int group_channels = 4, most_groups = 3;
   static constexpr int channels = group_channels * most_groups;
   static constexpr int states = 16, lanes = states / 2;        // of a channel
   static constexpr int workers = 32 * parts, porters = steps;  // threads of a group
-  static constexpr int other_porters = 32;                     // of a block
+  static constexpr int other_porters = 64;                     // of a block
   static constexpr int most_threads = (workers + porters) * most_groups + other_porters;
   static constexpr int buffers = 3;  // of tiles
   static constexpr int stored = 4;   // tiles as they are in memory
@@ -45,6 +45,14 @@ struct relay_tile {
   // threads of a warp do not meet in.
   static constexpr int drive_row = steps + 2, drive_group = group_channels * drive_row + 4;
   static constexpr int sum_row = steps + 4, sum_group = group_channels * lanes * sum_row + 12;
+
+  template <class T>
+  struct sequence_slots {
+    union {
+      quad_slots<T, porters * most_groups> quads;
+      covered_row<T, steps> rows[channels];
+    };
+  };
 
   template <class T>
   struct shared {
@@ -56,10 +64,11 @@ struct relay_tile {
     float2 state[most_groups][32];  // where a part hands them to the next
     float4 bias[most_groups], factor[most_groups], D[most_groups];
     float largest_rate[workers / 32 * most_groups];
-    // As they are stored: quads of channels; B and C, which every lane converts for itself, as that
-    // takes less of shared memory's time than rows of floats.
-    quad_slots<T, porters * most_groups> x[stored], step[stored], gate[stored];
+    // As they are stored: quads of channels, or rows of steps; B and C, which every lane converts
+    // for itself, as that takes less of shared memory's time than rows of floats.
+    sequence_slots<T> x[stored], step[stored], gate[stored];
     projection_row<T> projection[stored][2][steps];
+    covered_row<T, steps> turned[2][2][states];  // B and C of two tiles along time
   };
 };
 

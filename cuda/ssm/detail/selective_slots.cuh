@@ -148,6 +148,37 @@ struct loose_quad_slots : loose_slots<T, 4, uint2, Slots> {
   }
 };
 
+/// `Elements` neighbours in memory that begin anywhere, as the pieces that cover them.
+template <class T, int Elements>
+struct covered_row {
+  static constexpr int pieces = Elements * sizeof(T) / 16 + 1;
+  uint4 piece[pieces];
+
+  /// Bytes from the first piece to the first element.
+  __device__ static int before(T const* first) {
+    return static_cast<int>(reinterpret_cast<std::uintptr_t>(first) % 16);
+  }
+  __device__ static uint4 const* first_piece(T const* first) {
+    return reinterpret_cast<uint4 const*>(reinterpret_cast<unsigned char const*>(first) -
+                                          before(first));
+  }
+  /// Ask for a piece with `bytes` left in its row; zeros beyond. Where the row ends in it, it is
+  /// copied at once, element by element, not to read beyond.
+  __device__ static void request(int bytes, uint4* to, uint4 const* from) {
+    constexpr int elements = 16 / sizeof(T), size = sizeof(T);
+    if (bytes <= 0 || bytes >= 16) return request_if(bytes > 0, to, from);
+#pragma unroll
+    for (int i = 0; i < elements; ++i) {
+      T const* const element = reinterpret_cast<T const*>(from) + i;
+      reinterpret_cast<T*>(to)[i] = i * size < bytes ? *element : T{};
+    }
+  }
+  __device__ T get(int before, int i) const {
+    auto const* const first = reinterpret_cast<unsigned char const*>(piece) + before;
+    return reinterpret_cast<T const*>(first)[i];
+  }
+};
+
 template <class T, int Threads, bool Packed>
 using packet_slots_of =
     std::conditional_t<Packed, packet_slots<T, Threads>, loose_packet_slots<T, Threads>>;
