@@ -11,7 +11,7 @@ namespace ssm::gpu::detail {
 /// rounds before. Where a band has more than one team (`Chained`) they take its rounds in turn: the
 /// team's map is published in memory, and a warp composes those since the team's last round.
 template <class Tiles, bool Chained>
-__global__ void __launch_bounds__(team_threads<Tiles, Chained>, 16 / Tiles::warps)
+__global__ void __launch_bounds__(team_threads<Tiles, Chained>, 1)
     team_kernel(typename Tiles::problem const p) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   using memory_type = team_memory<Tiles, Chained>;

@@ -45,7 +45,8 @@ struct team_block {
 
   __device__ void meet_workers() const { meet<Tiles::workers + 32 * team_lanes<Tiles>>(1); }
 
-  __device__ packet<map> fold(int round, unsigned tile, int stage) const {
+  /// `at`: the thread's place among maps of warps.
+  __device__ packet<map> fold(int round, int at, unsigned tile, int stage) const {
     int const row = width / P;  // lanes of a part
     auto upto = tiles.is_inner(tile) ? tiles.template fold<true>(tile, stage)
                                      : tiles.template fold<false>(tile, stage);
@@ -58,16 +59,18 @@ struct team_block {
     }
     auto before = from_lane(upto, lane - row);
     if (lane < row) before = {};
-    if (lane >= 32 - row) *of_warp(round) = upto;
+    if (lane >= 32 - row) of_warp(round, at) = upto;
     return before;
   }
-  __device__ packet<map>* of_warp(int round) const {
-    return reinterpret_cast<packet<map>*>(&memory.of_warp[round % 2][tiles.warp][tiles.channel()]);
+  __device__ packet<map>& of_warp(int round, int at) const {
+    return reinterpret_cast<packet<map>&>(memory.of_warp[round & 1][at]);
   }
 
   __device__ void work() const {
     Tiles own_tiles = tiles;  // which know where they are
     int const apart = teams * blocks;
+    int own_map = tiles.warp * memory_type::width + tiles.channel();
+    asm volatile("" : "+r"(own_map));  // or it is computed again in each round
     if constexpr (!Tiles::is_brought) own_tiles.begin(tile(0), apart);
     auto const request = [&](int round, unsigned tile, int stage) {
       if constexpr (!Tiles::is_brought) {
@@ -83,15 +86,13 @@ struct team_block {
     for (int round = 0; round < rounds + D; ++round) {
       if (round < rounds) {
         wait_for_tile(round);
-        before[0] = fold(round, now, folded);
+        before[0] = fold(round, own_map, now, folded);
       }
       meet_workers();
-      if (round > 0 && round <= rounds) {
-        auto const warps_before = *of_warp(round - 1);
+      auto const warps_before = of_warp(round + 1, own_map);  // in the last round, if there was one
 #pragma unroll
-        for (int c = 0; c < P; ++c) {
-          before[1].of[c] = then{}(warps_before.of[c], before[1].of[c]);
-        }
+      for (int c = 0; c < P; ++c) {
+        before[1].of[c] = then{}(warps_before.of[c], before[1].of[c]);
       }
       int const ready = round - D;
       if (ready >= 0) {
@@ -158,15 +159,17 @@ struct team_block {
       }
       if (round >= rounds || channel >= width) continue;
       auto& of_warp = memory.of_warp[round % 2];
+      constexpr int W = memory_type::width;
       map own[warps], upto{};
 #pragma unroll
-      for (int w = 0; w < warps; ++w) own[w] = of_warp[w][channel];
+      for (int w = 0; w < warps; ++w) own[w] = of_warp[w * W + channel];
 #pragma unroll
       for (int w = 0; w < warps; ++w) {
         auto const before = upto;
         upto = then{}(upto, own[w]);
         own[w] = before;
       }
+      // What is sent comes first, as others wait for it.
       if (Chained) {
         int const owner = channel / share, c = channel - owner * share;
         maps(round).send(upto, &of_block(round, rank, c), owner);
@@ -174,7 +177,7 @@ struct team_block {
         for (int b = 0; b < blocks; ++b) maps(round).send(upto, &of_block(round, rank, channel), b);
       }
 #pragma unroll
-      for (int w = 0; w < warps; ++w) of_warp[w][channel] = own[w];  // others wait for what is sent
+      for (int w = 0; w < warps; ++w) of_warp[w * W + channel] = own[w];
     }
   }
 

@@ -146,9 +146,8 @@ bool run_teams(on where, typename Tiles::problem const& p, std::byte* workspace)
     auto const shape = is_wide ? one_wide : one;
     // Half of the device with wide bands is faster than all else that runs there.
     index_t const least = own.width_bits > 5 ? processors / 2 : 2 * processors / 3;
-    // But for many teams with wide bands beside one with others, where there is more to move.
-    gives_way = Tiles::neighbor >= 0 && !is_wide && many_wide.teams > 1 &&
-                busy_wide >= own.bands * shape.blocks;
+    // But for many teams with wide bands beside one with others, which asks L2 twice as often.
+    gives_way = !is_wide && many_wide.teams > 1 && busy_wide >= own.bands * shape.blocks;
     if (own.bands * shape.blocks >= least && !gives_way) {
       launch_teams<Tiles, false>(where, own, shape, workspace);
       return true;

@@ -43,7 +43,7 @@ struct team_memory {
   static constexpr int maps = Chained ? width + most_blocks_of_team : width * most_blocks_of_team;
 
   typename Tiles::stage_memory stages[team_stages<Tiles, Chained>];
-  map of_warp[2][Tiles::warps][width];  ///< in a round: later of all warps before it
+  map of_warp[2][Tiles::warps * width];  ///< in a round: later of all warps before it
   map of_block[rounds][maps];
   typename Tiles::number entering[rounds][width];   ///< the block's tile
   typename Tiles::number entering_team[width / 2];  ///< for the block's channels

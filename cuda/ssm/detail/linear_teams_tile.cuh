@@ -21,8 +21,9 @@ struct team_tiles {
   static constexpr int most_width = sizeof(T) == 2 ? 64 : 32;  ///< channels: of 16 bits a line
   static constexpr int ahead = 2;                              ///< rounds
   static constexpr int size = static_cast<int>(sizeof(T)), V = 16 / size;
-  static constexpr int warps = 16, workers = 32 * warps;
-  static constexpr int P = size <= 4 ? 2 : 1, S = 2 * V / P;
+  /// Few warps with many steps each have fewer instructions than twice as many with half of them.
+  static constexpr int warps = size == 2 && Step::inputs == 2 ? 12 : 8, workers = 32 * warps;
+  static constexpr int P = size <= 4 ? 2 : 1, S = 4 * V / P;
   static constexpr int steps_of_all = workers * P * S;  ///< of all channels
   static constexpr int room = 32 * P * S;               ///< of a warp
   static constexpr int neighbor = Step::reads_neighbor ? Step::inputs - 1 : -1;
@@ -44,7 +45,11 @@ struct team_tiles {
   int asks_here, runs_here;  ///< whether it has these channels
 
   __device__ team_tiles(problem const& all, stage_memory* memory, index_t o, index_t c)
-      : p(all), stages(memory), outer(o), first_channel(c) {}
+      : p(all), stages(memory), outer(o), first_channel(c) {
+    // Or the compiler computes these and what is asked below again in each round, a fifth of all
+    // instructions.
+    asm volatile("" : "+r"(lane), "+r"(warp));
+  }
 
   /// From now on `first_tile` and those that are so far apart are asked for, and run, in this
   /// order.
@@ -61,7 +66,6 @@ struct team_tiles {
     }
     asks_here = first_channel + request_channel() < p.channels;
     runs_here = first_channel + channel() < p.channels;
-    // Or the compiler computes them again in each round, which took 7 % longer.
     asm volatile("" : "+r"(asks_here), "+r"(runs_here));
     for (auto& pace_of_one : in_pace) asm volatile("" : "+l"(pace_of_one));
     for (auto& pace_of_one : out_pace) asm volatile("" : "+l"(pace_of_one));
