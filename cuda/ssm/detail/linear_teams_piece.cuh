@@ -25,13 +25,18 @@ struct team_pieces {
   static constexpr bool is_brought = true;
   static constexpr int ahead = 3;  ///< rounds; with 2 all waited for what is brought
   static constexpr int size = static_cast<int>(sizeof(T)), V = 16 / size;
-  static constexpr int warps = 16, workers = 32 * warps;
   static constexpr int most_width = 32;
   static constexpr int P = Even && size == 2 ? 2 : 1;
-  static constexpr int S = Even                             ? 11 - 2 * Step::inputs
-                           : size == 2                      ? 16 / (Step::inputs - 1)
-                           : size == 4 && Step::inputs == 3 ? 6
-                                                            : 2 * V;
+  static constexpr bool has_three = Step::inputs == 3;
+  /// Few warps with many steps each have fewer instructions than twice as many with half of them,
+  /// which two inputs of odd channels do not gain from.
+  static constexpr int warps = !Even && !has_three ? 16 : !Even && size == 2 ? 10 : 8;
+  static constexpr int workers = 32 * warps;
+  static constexpr int S = Even         ? has_three ? 11 : 15
+                           : !has_three ? 2 * V
+                           : size == 2  ? 16
+                           : size == 4  ? 12
+                                        : 4 * V;
   static constexpr int steps_of_all = workers * P * S;  ///< of all channels
   static constexpr int neighbor = Step::reads_neighbor ? Step::inputs - 1 : -1;
   static constexpr int beyond = Step::reads_neighbor ? 32 : 0;
@@ -46,14 +51,18 @@ struct team_pieces {
   stage_memory* stages;
   index_t outer;
   int lane = static_cast<int>(threadIdx.x % 32), warp = static_cast<int>(threadIdx.x / 32);
-  int pace;  ///< elements from step to step: less than 0 where the last step comes first
-  int own;   ///< where the thread's first step is in a tile
-  int next;  ///< and its neighbor
+  int pace;   ///< elements from step to step: less than 0 where the last step comes first
+  int bytes;  ///< the same
+  int own;    ///< where the thread's first step is in a tile
+  int next;   ///< and its neighbor
   T const* lowest_in[Step::inputs];
   T* lowest_out[Step::outputs];
 
   __device__ team_pieces(problem const& all, stage_memory* memory, index_t o, index_t)
       : p(all), stages(memory), outer(o), pace(static_cast<int>(all.in[0].time)) {
+    bytes = pace * size;
+    // Or the compiler computes them again for each step, an eighth of all instructions.
+    asm volatile("" : "+r"(lane), "+r"(warp), "+r"(bytes));
     own = (is_backward() ? most_steps() - 1 - first_step() : first_step()) * channels() + channel();
     next = own + pace + (is_backward() ? overhang() : 0);
     index_t const lowest = is_backward() ? p.length - 1 : 0;
@@ -137,7 +146,6 @@ struct team_pieces {
     auto carry = enter();
     if (channel() < channels()) {
       int const last = Inner ? -1 : last_step(tile) - first_step();
-      T* to = stages[stage].in + own;
       for_each_step<Inner>(tile, [&](int i) {
         packet<T> out[Step::outputs];
         packet<number> numbers[Step::inputs];
@@ -155,7 +163,7 @@ struct team_pieces {
         }
 #pragma unroll
         for (int k = 0; k < Step::outputs; ++k) {
-          store_packet(out[k], to + i * pace + k * steps_of_all);
+          store_packet(out[k], at_step(stages[stage].in + own + k * steps_of_all, i));
         }
       });
       if (!Inner && last >= 0 && last < S && p.final.data != nullptr) {
@@ -231,14 +239,19 @@ struct team_pieces {
                          : static_cast<int>(p.length - 1 - p.inner * most_steps());
   }
 
+  /// i steps after one in shared memory.
+  __device__ T* at_step(T* first, int i) const {
+    return reinterpret_cast<T*>(reinterpret_cast<unsigned char*>(first) + i * bytes);
+  }
+
   /// The first `Inputs` of the thread's part.
   template <int Inputs>
   __device__ void read(int stage, packet<T> (&in)[Inputs][S]) const {
 #pragma unroll
     for (int k = 0; k < Inputs; ++k) {
-      T const* const from = stages[stage].in + k * steps_of_all + (k == neighbor ? next : own);
+      T* const from = stages[stage].in + k * steps_of_all + (k == neighbor ? next : own);
 #pragma unroll
-      for (int i = 0; i < S; ++i) in[k][i] = *reinterpret_cast<packet<T> const*>(from + i * pace);
+      for (int i = 0; i < S; ++i) in[k][i] = *reinterpret_cast<packet<T>*>(at_step(from, i));
     }
   }
 
