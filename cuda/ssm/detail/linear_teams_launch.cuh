@@ -146,9 +146,10 @@ bool run_teams(on where, typename Tiles::problem const& p, std::byte* workspace)
     auto const shape = is_wide ? one_wide : one;
     // Half of the device with wide bands is faster than all else that runs there.
     index_t const least = own.width_bits > 5 ? processors / 2 : 2 * processors / 3;
+    bool const is_busy = own.bands * shape.blocks >= least;
     // But for many teams with wide bands beside one with others, which asks L2 twice as often.
-    gives_way = !is_wide && many_wide.teams > 1 && busy_wide >= own.bands * shape.blocks;
-    if (own.bands * shape.blocks >= least && !gives_way) {
+    gives_way = is_busy && !is_wide && many_wide.teams > 1 && busy_wide >= own.bands * shape.blocks;
+    if (is_busy && !gives_way) {
       launch_teams<Tiles, false>(where, own, shape, workspace);
       return true;
     }
