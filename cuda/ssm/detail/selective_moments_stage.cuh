@@ -56,6 +56,7 @@ class moments_stage {
     step_ = p.step_size.at(b_, t0 + first_place.x, channel_ + first_place.y);
     if constexpr (arrives) gate_ = p.gate.at(b_, t0 + first_place.x, channel_ + first_place.y);
     count_ = min(channels_ - 4 * g_, 4);
+    beyond_ = static_cast<int>(min(p.length - first_step(0) - steps_there(), index_t{tile::steps}));
     int2 const at = quad(0);
     projection_ = projection().at(b_, t0 + at.x, block.group, first_state_ + at.y);
   }
@@ -88,11 +89,9 @@ class moments_stage {
 #pragma unroll
     for (int k = 0; k < 2; ++k) {
       int const there = states_ - quad(k).y;
-      int count = p.projections_along_time && there > 0 ? 4 : there;
-      if constexpr (arrives) {
-        int const left = steps - quad(k).x;
-        count = p.projections_along_time ? min(count, left) : left > 0 ? count : 0;
-      }
+      int count = there;
+      if (p.projections_along_time && there > 0) count = ahead(steps) - quad(k).x;
+      if constexpr (arrives) count = steps > quad(k).x ? count : 0;
       block_.projection[warp()].request(projection_slot(k),
                                         projection_ + 8 * k * projection().state,
                                         projection().stride(p.projections_along_time), count);
@@ -221,6 +220,12 @@ class moments_stage {
   static constexpr bool in_pairs = Packed && sizeof(T) == 2;
   static constexpr int requests = in_pairs ? 2 : 4;  // of a lane, for a tile of an array
 
+  /// How far a row goes on from the begin of a tile of so many steps: beyond all of its packets, if
+  /// it can.
+  __device__ int ahead(int steps) const {
+    return steps == tile::steps ? steps + beyond_ : steps;
+  }
+
   /// Step and channel where this lane's k-th request begins in a tile.
   __device__ int2 place(int k) const {
     if (in_pairs && AlongTime) return {(lane_ & 1) * 8, (lane_ >> 1) + 16 * k};
@@ -240,7 +245,7 @@ class moments_stage {
   __device__ void request(sequence_slots (&to)[4], selective_array<U> const& array, T const* first,
                           int k, int steps) {
     int2 const at = place(k);
-    int const left = AlongTime ? steps - at.x : channels_ - at.y;
+    int const left = AlongTime ? ahead(steps) - at.x : channels_ - at.y;
     bool const has_steps = !arrives || at.x < steps;
     int const there = has_steps && at.y < channels_ ? left : 0;
     constexpr int apart = !in_pairs ? 1 : AlongTime ? 16 : 8;
@@ -288,6 +293,7 @@ class moments_stage {
   }
 
   T const *from_, *step_, *gate_, *projection_;
+  int beyond_;  // steps that rows have after the walk, as far as a tile's packets may reach
 };
 
 }  // namespace ssm::gpu::detail

@@ -70,7 +70,7 @@ class selective_porter : selective_stage<Tile, Packed, AlongTime> {
 #pragma unroll
     for (int k = 0; k < quads; ++k) quad_at[k] = this->first_quad(k);
     auto const request_tile = [&](index_t t0) {
-      int const left = this->steps_from(t0);
+      int const left = this->steps_ahead(t0);
 #pragma unroll
       for (int k = 0; k < packets; ++k) {
         this->request(s.x[0][k], x_at, k, left);

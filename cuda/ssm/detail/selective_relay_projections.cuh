@@ -60,23 +60,23 @@ class relay_turning_porter : relay_block<T> {
   __device__ void begin() {}
   __device__ void request(int number) {
     index_t const first = index_t{number} * tile::steps, left = p.length - first;
-    auto const request_piece = [&](int n, int piece) {
+    auto const request_of_row = [&](int n, int piece) {
       auto* const to = &s.turned[number % 2][which_][n].piece[piece];
       auto const* const from = row_type::first_piece(row(n) + first) + piece;
       if (left >= 2 * tile::steps) {
         request_if(true, to, from);
       } else {
         int const bytes = static_cast<int>(left) * int{sizeof(T)} - 16 * piece;
-        row_type::request(left > 0 ? bytes + row_type::before(row(n)) : 0, to, from);
+        request_piece<T>(left > 0 ? bytes + row_type::before(row(n)) : 0, to, from);
       }
     };
     // All pieces but the last of a few rows together, then the last of all.
     constexpr int lanes = row_type::pieces - 1, rows_at_once = 32 / lanes;
 #pragma unroll
     for (int n = 0; n < tile::states; n += rows_at_once) {
-      request_piece(n + lane_ / lanes, lane_ % lanes);
+      request_of_row(n + lane_ / lanes, lane_ % lanes);
     }
-    if (lane_ < tile::states) request_piece(lane_, lanes);
+    if (lane_ < tile::states) request_of_row(lane_, lanes);
     end_batch_of_requests();
   }
   __device__ void stage(int number) {

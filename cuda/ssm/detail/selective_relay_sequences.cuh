@@ -106,7 +106,7 @@ class relay_rows : protected relay_block<T> {
       } else {
         int const bytes = static_cast<int>(left) * int{sizeof(T)} - 16 * (i + t_ % lanes);
         auto const request = [&](selective_array<T const> const& of, uint4* to, uint4 const* from) {
-          row_type::request(has_row_ ? bytes + before(of, row_) : 0, to, from);
+          request_piece<T>(has_row_ ? bytes + before(of, row_) : 0, to, from);
         };
         request(p.x, x + i, x_ + i), request(p.step_size, step + i, step_ + i);
         if (has_gate) request(p.gate, gate + i, gate_ + i);

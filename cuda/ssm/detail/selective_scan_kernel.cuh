@@ -26,7 +26,7 @@ class selective_squad : selective_steps<Tile, Packed, AlongTime> {
 
     constexpr int packets = tile::packets_per_thread, quads = tile::quads_per_thread;
     auto const request_tile = [&](index_t t0, int stage) {
-      int const left = this->steps_from(t0);
+      int const left = this->steps_ahead(t0);
 #pragma unroll
       for (int k = 0; k < packets; ++k) {
         this->request(s.x[stage][k], x_at, k, left);
@@ -57,7 +57,9 @@ class selective_squad : selective_steps<Tile, Packed, AlongTime> {
       bool const all_small = meet_if_all(largest_step * largest_rate <= small_exponent);
       request_tile(t0 + tile::steps, stage ^ 1);  // nothing, after the last
 #pragma unroll
-      for (int k = 0; k < packets; ++k) this->request(s.gate[k], gate_at, k, has_gate ? left : 0);
+      for (int k = 0; k < packets; ++k) {
+        this->request(s.gate[k], gate_at, k, has_gate ? this->steps_ahead(t0) : 0);
+      }
       this->step_tile(t0, 0, left, this->starts_of(0), all_small);
       meet_squad();
       wait_for_requests();

@@ -77,8 +77,21 @@ __device__ void shift_words(unsigned (&covering)[Covering], int shift, unsigned 
   }
 }
 
+/// Ask for a piece of a row of which `bytes` are left, zeros beyond. Where the row ends in it, its
+/// elements are copied at once, not to read beyond.
+template <class T, class Piece>
+__device__ void request_piece(int bytes, Piece* to, void const* from) {
+  constexpr int size = sizeof(T), all = sizeof(Piece);
+  if (bytes <= 0 || bytes >= all) return request_if(bytes > 0, to, from);
+#pragma unroll
+  for (int i = 0; i < all / size; ++i) {
+    reinterpret_cast<T*>(to)[i] = i * size < bytes ? static_cast<T const*>(from)[i] : T{};
+  }
+}
+
 /// `Elements` at a time, which begin and end anywhere. Where they are next to each other they are
-/// asked for by all pieces that cover them, as they are in memory; else they are loaded.
+/// asked for by all pieces that cover them, as they are in memory; else, and where their row ends in
+/// such a piece, they are loaded.
 template <class T, int Elements, class Piece, int Slots>
 struct loose_slots {
   static constexpr int words = Elements * sizeof(T) / 4, piece_words = sizeof(Piece) / 4;
@@ -86,19 +99,19 @@ struct loose_slots {
   Piece piece[pieces][Slots];
   unsigned char shift[Slots];  // bytes from the first piece to the first element
 
-  /// The first `count` elements, zeros beyond; see wait_for_requests.
+  /// Where a row has `count` more elements from `first` on; zeros beyond. See wait_for_requests.
   __device__ void request(int to, T const* first, index_t stride, int count) {
-    constexpr int size = sizeof(Piece);
-    count = count < Elements ? count : Elements;
-    if (stride == 1) {
-      int const before = static_cast<int>(reinterpret_cast<std::uintptr_t>(first) % size);
+    constexpr int size = sizeof(Piece), all = Elements * sizeof(T);
+    int const before = static_cast<int>(reinterpret_cast<std::uintptr_t>(first) % size);
+    int const wanted = (before + all + size - 1) / size;  // pieces
+    int const more = count < 2 * Elements ? count : 2 * Elements;
+    bool const has_all = before + more * static_cast<int>(sizeof(T)) >= wanted * size;
+    if (count <= 0 || (stride == 1 && has_all)) {
       auto const* const from = reinterpret_cast<unsigned char const*>(first) - before;
-      int const bytes = count > 0 ? before + count * static_cast<int>(sizeof(T)) : 0;
       shift[to] = static_cast<unsigned char>(before);
 #pragma unroll
       for (int i = 0; i < pieces; ++i) {
-        int const left = bytes - i * size;
-        request_bytes(left < 0 ? 0 : left < size ? left : size, &piece[i][to], from + i * size);
+        request_if(count > 0 && i < wanted, &piece[i][to], from + i * size);
       }
     } else {
       unsigned word[words];
@@ -161,17 +174,6 @@ struct covered_row {
   __device__ static uint4 const* first_piece(T const* first) {
     return reinterpret_cast<uint4 const*>(reinterpret_cast<unsigned char const*>(first) -
                                           before(first));
-  }
-  /// Ask for a piece with `bytes` left in its row; zeros beyond. Where the row ends in it, it is
-  /// copied at once, element by element, not to read beyond.
-  __device__ static void request(int bytes, uint4* to, uint4 const* from) {
-    constexpr int elements = 16 / sizeof(T), size = sizeof(T);
-    if (bytes <= 0 || bytes >= 16) return request_if(bytes > 0, to, from);
-#pragma unroll
-    for (int i = 0; i < elements; ++i) {
-      T const* const element = reinterpret_cast<T const*>(from) + i;
-      reinterpret_cast<T*>(to)[i] = i * size < bytes ? *element : T{};
-    }
   }
   __device__ T get(int before, int i) const {
     auto const* const first = reinterpret_cast<unsigned char const*>(piece) + before;

@@ -75,7 +75,7 @@ struct selective_stage : channel_block {
   index_t begin, end;  // steps
   bool has_gate;
   int2 place;  // step and channel of this thread's first packet in a tile
-  int count;   // and how many of its elements are channels of the block
+  int there;   // how many of the block's channels there are from there on; 0: no packet
 
   /// Squads have all segments of the first channels, then of the next.
   __device__ selective_stage(selective_problem<T> const& problem, shared& memory, index_t index)
@@ -85,9 +85,8 @@ struct selective_stage : channel_block {
     end = begin + p.segment_length < p.length ? begin + p.segment_length : p.length;
     has_gate = p.gate.data != nullptr;
     place = tile::grid::place(static_cast<int>(threadIdx.x), AlongTime);
-    int const there = threadIdx.x < tile::grid::packets ? channels - place.y : 0;
-    bool const is_whole = there > 0 && (AlongTime || there > packet_elements);
-    count = is_whole ? packet_elements : there > 0 ? there : 0;
+    bool const has_packet = threadIdx.x < tile::grid::packets && place.y < channels;
+    there = has_packet ? channels - place.y : 0;
   }
 
   /// How many steps the tile at t0 has; none, or fewer, after the last.
@@ -95,7 +94,12 @@ struct selective_stage : channel_block {
     index_t const left = end - t0;
     return static_cast<int>(left < tile::steps ? left : tile::steps);
   }
-  /// Which of them start a sequence, to shared memory.
+  /// The same, but so many that packets of the tile end before the last, if they can.
+  __device__ int steps_ahead(index_t t0) const {
+    index_t const left = end - t0;
+    return static_cast<int>(left < 2 * tile::steps ? left : 2 * tile::steps);
+  }
+  /// Which of a tile's steps start a sequence, to shared memory.
   __device__ void find_starts(index_t t0, int buffer) {
     if (p.sequence.data_handle() == nullptr || threadIdx.x >= 32) return;
     bool const starts = threadIdx.x < tile::steps && p.starts_sequence(b, t0 + threadIdx.x);
@@ -127,15 +131,19 @@ struct selective_stage : channel_block {
   __device__ cursor<U> cursor_of(selective_array<U> const& array) const {
     return {array.at(b, begin + place.x, channel + place.y), array.time, array.stride(AlongTime)};
   }
-  /// How many elements the k-th packet has where `left` steps are left.
-  __device__ int elements(int k, int left) const {
+  /// How many elements there are from the k-th packet's first on, where `left` steps are left.
+  __device__ int elements_ahead(int k, int left) const {
     int const steps = left - place.x - packet_elements * k;
-    if (steps <= 0) return 0;
-    return AlongTime && steps < count ? steps : count;
+    return steps <= 0 ? 0 : AlongTime && there > 0 ? steps : there;
+  }
+  /// And how many of them are the packet's.
+  __device__ int elements(int k, int left) const {
+    int const ahead = elements_ahead(k, left);
+    return ahead < packet_elements ? ahead : packet_elements;
   }
   template <class U>
   __device__ void request(typename tile::packet_slots& to, cursor<U> const& from, int k, int left) {
-    to.request(from.packet(k), from.stride, elements(k, left));
+    to.request(from.packet(k), from.stride, elements_ahead(k, left));
   }
 
   /// What is kept for one step of a channel and its neighbour.

@@ -88,12 +88,16 @@ class selective_vjp_rows {
     return t0 < 0 ? 0 : length - t0 < tile::steps ? length - t0 : tile::steps;
   }
 
-  /// How many elements the packet at `at` has.
-  __device__ int count(int2 const& at, int t0) const {
+  /// How many elements there are from `at` on, along the dense axis; none without a packet there.
+  __device__ int count_ahead(int2 const& at, int t0) const {
     int const steps = steps_from(t0) - at.x, channels = block.channels - at.y;
     if (steps <= 0 || channels <= 0) return 0;
-    int const count = along_time() ? steps : channels;
-    return count < packet_elements ? count : packet_elements;
+    return along_time() ? length - t0 - at.x : channels;
+  }
+  /// And how many of them are the packet's.
+  __device__ int count(int2 const& at, int t0) const {
+    int const ahead = count_ahead(at, t0);
+    return ahead < packet_elements ? ahead : packet_elements;
   }
 
   /// Leave the gradients of the eight steps from t0 on.

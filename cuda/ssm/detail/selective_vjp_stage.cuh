@@ -32,7 +32,7 @@ class selective_vjp_stage : protected selective_vjp_rows<T, Packing> {
   /// segment.
   __device__ void request(int t0, bool all) {
     int2 const in_tile = this->place(), at{t0 + in_tile.x, in_tile.y};
-    int const elements = this->count(in_tile, t0);
+    int const elements = this->count_ahead(in_tile, t0);
     selective_array<T const> const* const arrays[] = {&p.x, &p.step_size, &p.y_cotangent, &p.gate};
     T const* const firsts[] = {s.x, s.step_size, s.y_cotangent, s.gate};
     T const* from[4];
@@ -49,10 +49,10 @@ class selective_vjp_stage : protected selective_vjp_rows<T, Packing> {
     int const steps = this->steps_from(t0) - quad.x;
     int const states = static_cast<int>(p.states - p.first_state) - quad.y;
     bool const is_there = thread < tile::quads && steps > 0 && states > 0;
-    int const count = !is_there ? 0 : p.projections_along_time ? steps : states;
+    int const ahead = p.projections_along_time ? this->length - t0 - quad.x : states;
     s.quad.request(static_cast<int>(thread),
                    s.projections[is_C(thread)] + ((t0 + quad.x) * of.time + quad.y * of.state),
-                   of.stride(p.projections_along_time), count < 4 ? count : 4);
+                   of.stride(p.projections_along_time), is_there ? ahead : 0);
   }
 
   /// What was asked for, as numbers; B and C as those of tile i of a block.
