@@ -3,31 +3,10 @@
 #pragma once
 
 #include "ssm/detail/device_math.cuh"
+#include "ssm/detail/selective_moments_tile.cuh"
 #include "ssm/detail/selective_problem.cuh"
-#include "ssm/detail/selective_slots.cuh"
-#include "ssm/detail/selective_warp_sums.cuh"
 
 namespace ssm::gpu::detail {
-
-struct moments_tile {
-  static constexpr int threads = 128, warps = threads / 32;  // of a squad
-  static constexpr int squads = 4;                           // of a multiprocessor
-  static constexpr int channels = warps * warp_tile::channels;
-  static constexpr int steps = warp_tile::steps, states = warp_tile::states;
-  static constexpr int projection_pitch = 17;  // of 16 quads: no bank is met twice
-
-  template <class T, bool Packed>
-  struct shared {
-    warp_tile::shared warp[warps];
-    alignas(16) float bias[threads], factor[threads], center[threads];  // of channels
-    quad_slots_of<T, threads, Packed> from[4], step[4];
-    quad_slots_of<T, states / 4 * projection_pitch, Packed> projection[warps];
-  };
-  template <class T, bool Packed>
-  struct gated : shared<T, Packed> {
-    quad_slots_of<T, threads, Packed> gate[4];
-  };
-};
 
 /// A warp's tiles of a problem's x and B, back from the end of a segment; or, where cotangents
 /// arrive, of these, of the gate and of C, on through one of the walks after the first segment.
@@ -57,6 +36,9 @@ class moments_stage {
     if constexpr (arrives) gate_ = p.gate.at(b_, t0 + first_place.x, channel_ + first_place.y);
     count_ = min(channels_ - 4 * g_, 4);
     beyond_ = static_cast<int>(min(p.length - first_step(0) - steps_there(), index_t{tile::steps}));
+    bool const has_rows = source().time == 1 && p.step_size.time == 1 &&
+                          (!arrives || p.gate.data == nullptr || p.gate.time == 1);
+    goes_on_ = has_rows && beyond_ > 2;
     int2 const at = quad(0);
     projection_ = projection().at(b_, t0 + at.x, block.group, first_state_ + at.y);
   }
@@ -78,13 +60,10 @@ class moments_stage {
   /// Ask for the next tile, of so many steps; nothing if of none.
   __device__ void request(int steps) {
     if (steps <= 0) return;
-#pragma unroll
-    for (int k = 0; k < requests; ++k) {
-      request(block_.from, source(), from_, k, steps);
-      request(block_.step, p.step_size, step_, k, steps);
-      if constexpr (arrives) {
-        request(block_.gate, p.gate, gate_, k, p.gate.data == nullptr ? 0 : steps);
-      }
+    if (!Packed && AlongTime && goes_on_ && steps == tile::steps) {
+      request_sequences<true>(steps);
+    } else {
+      request_sequences<false>(steps);
     }
 #pragma unroll
     for (int k = 0; k < 2; ++k) {
@@ -241,7 +220,19 @@ class moments_stage {
 
   using sequence_slots = quad_slots_of<T, moments_tile::threads, Packed>;
 
-  template <class U>
+  /// Inside: rows go on behind all packets.
+  template <bool Inside>
+  __device__ void request_sequences(int steps) {
+#pragma unroll
+    for (int k = 0; k < requests; ++k) {
+      request<Inside>(block_.from, source(), from_, k, steps);
+      request<Inside>(block_.step, p.step_size, step_, k, steps);
+      if constexpr (arrives) {
+        request<Inside>(block_.gate, p.gate, gate_, k, p.gate.data == nullptr ? 0 : steps);
+      }
+    }
+  }
+  template <bool Inside, class U>
   __device__ void request(sequence_slots (&to)[4], selective_array<U> const& array, T const* first,
                           int k, int steps) {
     int2 const at = place(k);
@@ -253,6 +244,8 @@ class moments_stage {
     auto& slots = to[(AlongTime ? at.y : at.x) % 4];
     if constexpr (in_pairs) {
       slots.request_two(slot(at.y / 4, at.x / 4), from, there > 0);
+    } else if constexpr (Inside && !Packed) {
+      slots.request_inside(slot(g_, q_), from, there > 0);
     } else {
       slots.request(slot(g_, q_), from, array.stride(AlongTime), there);
     }
@@ -293,7 +286,8 @@ class moments_stage {
   }
 
   T const *from_, *step_, *gate_, *projection_;
-  int beyond_;  // steps that rows have after the walk, as far as a tile's packets may reach
+  int beyond_;    // steps that rows have after the walk, as far as a tile's packets may reach
+  bool goes_on_;  // as far as quads that begin anywhere do, in all sequences
 };
 
 }  // namespace ssm::gpu::detail

@@ -90,8 +90,8 @@ __device__ void request_piece(int bytes, Piece* to, void const* from) {
 }
 
 /// `Elements` at a time, which begin and end anywhere. Where they are next to each other they are
-/// asked for by all pieces that cover them, as they are in memory; else, and where their row ends in
-/// such a piece, they are loaded.
+/// asked for by all pieces that cover them, as they are in memory; else, and where their row ends
+/// in such a piece, they are loaded.
 template <class T, int Elements, class Piece, int Slots>
 struct loose_slots {
   static constexpr int words = Elements * sizeof(T) / 4, piece_words = sizeof(Piece) / 4;
@@ -99,20 +99,27 @@ struct loose_slots {
   Piece piece[pieces][Slots];
   unsigned char shift[Slots];  // bytes from the first piece to the first element
 
-  /// Where a row has `count` more elements from `first` on; zeros beyond. See wait_for_requests.
+  /// All elements of a row that goes on behind them as far as their last piece, or none. See
+  /// wait_for_requests.
+  __device__ void request_inside(int to, T const* first, bool is_wanted) {
+    constexpr int size = sizeof(Piece), all = Elements * sizeof(T);
+    int const before = static_cast<int>(reinterpret_cast<std::uintptr_t>(first) % size);
+    auto const* const from = reinterpret_cast<unsigned char const*>(first) - before;
+    shift[to] = static_cast<unsigned char>(before);
+#pragma unroll
+    for (int i = 0; i < pieces; ++i) {
+      request_if(is_wanted && i * size < before + all, &piece[i][to], from + i * size);
+    }
+  }
+  /// The same where a row has `count` more elements from `first` on; zeros beyond.
   __device__ void request(int to, T const* first, index_t stride, int count) {
     constexpr int size = sizeof(Piece), all = Elements * sizeof(T);
     int const before = static_cast<int>(reinterpret_cast<std::uintptr_t>(first) % size);
-    int const wanted = (before + all + size - 1) / size;  // pieces
+    int const last = (before + all + size - 1) / size * size;
     int const more = count < 2 * Elements ? count : 2 * Elements;
-    bool const has_all = before + more * static_cast<int>(sizeof(T)) >= wanted * size;
+    bool const has_all = before + more * static_cast<int>(sizeof(T)) >= last;
     if (count <= 0 || (stride == 1 && has_all)) {
-      auto const* const from = reinterpret_cast<unsigned char const*>(first) - before;
-      shift[to] = static_cast<unsigned char>(before);
-#pragma unroll
-      for (int i = 0; i < pieces; ++i) {
-        request_if(count > 0 && i < wanted, &piece[i][to], from + i * size);
-      }
+      request_inside(to, first, count > 0);
     } else {
       unsigned word[words];
       load_elements<Elements>(first, stride, count, word);
