@@ -8,6 +8,7 @@
 namespace ssm::gpu::detail {
 
 /// One packet of each input, in shared memory, where the thread that runs its steps has put it.
+/// Unless rows are aligned, they are longer than a packet: no two begin in one.
 template <class T, class Step, int Slots, rows_layout Layout, bool Reversed, bool Inner>
 struct rows_chunk {
   using number = accumulator_t<T>;
@@ -21,17 +22,11 @@ struct rows_chunk {
   int slot;  ///< the packet's first
   T* at;     ///< its first element of input 0, the first in memory if flat, else the first to run
 
-  __device__ T& element(int k, int i) const {
-    return at[k * view::slots + (flat && Reversed ? V - 1 - i : i)];
-  }
-
   /// The packet's steps are of one row, without its first and last. Where rows are aligned they are
   /// of one row always; they may begin or end with it.
   __device__ bool is_one_piece() const { return aligned ? v.is_whole(slot) : v.is_inside(slot); }
   __device__ bool begins_row() const { return aligned && !Inner && v.pos(slot) == 0; }
   __device__ bool ends_row() const { return aligned && !Inner && v.pos(slot + V) == 0; }
-  /// No two rows begin in it.
-  __device__ bool has_one_head() const { return v.t.length > V; }
 
   /// visit(i) for each slot of the packet that is a step.
   template <class Visit>
@@ -71,7 +66,7 @@ struct rows_chunk {
     } else {
       walk([&](int i) {
         for (int k = 0; k < Step::inputs; ++k) {
-          element(k, i) = p.in[k][v.element(slot + i, p.in_pitch[k])];
+          at[k * view::slots + i] = p.in[k][v.element(slot + i, p.in_pitch[k])];
         }
       });
     }
@@ -122,13 +117,7 @@ struct rows_chunk {
       }
       if (begins_row()) map = {number(0), map(initial(slot))};
     } else if constexpr (!aligned) {
-      if (has_one_head()) return fold_with_head();
-      walk([&](int i) {
-        for (int k = 0; k < 2; ++k) value[k] = to_number(element(k, i));
-        map = v.pos(slot + i) == 0
-                  ? affine_map<number>{number(0), Step::map(value)(initial(slot + i))}
-                  : then{}(map, Step::map(value));
-      });
+      return fold_with_head();
     }
     return map;
   }
@@ -162,40 +151,30 @@ struct rows_chunk {
     auto const& p = v.p;
     return p.edge == nullptr ? number(0) : p.edge[v.memory_row(last) * p.edge_pitch];
   }
-  /// What the neighbor of the step in slot + i is, in its row.
-  __device__ number neighbor_of(int i) const {
-    if (!Inner && v.pos(slot + i + 1) == 0) {
-      return edge_of(slot + i);
-    }
-    return to_number(stored_neighbor_of(i));
-  }
-  __device__ T stored_neighbor_of(int i) const {
-    auto const& p = v.p;
-    return p.in[neighbor][v.element(slot + i, p.in_pitch[neighbor]) + (Reversed ? -1 : 1)];
-  }
 
   /// What the neighbor of the packet's last step is, as far as the next lane does not have it.
   /// Asked for long before it is needed, and converted only then.
   __device__ T after_warp() const {
     if constexpr (neighbor >= 0) {
-      bool const is_there = v.is_step(slot + V - 1) && v.until_head(slot + V) > 0;
-      if (threadIdx.x % 32 == 31 && is_there) return stored_neighbor_of(V - 1);
+      int const last = slot + V - 1;
+      bool const is_there = v.is_step(last) && v.until_head(slot + V) > 0;
+      if (threadIdx.x % 32 == 31 && is_there) {
+        return v.p.in[neighbor][v.element(last, v.p.in_pitch[neighbor]) + (Reversed ? -1 : 1)];
+      }
     }
     return T{};
   }
 
   /// Run the steps from the state that enters the packet, which becomes the one that leaves it.
-  /// What they result in takes the place of the inputs if the packet is one piece, and is stored if
-  /// not, unless no two rows begin in it. `next`: the neighbor of its last step, which need not be
-  /// right where that ends a row.
+  /// What they result in takes the place of the inputs. `next`: the neighbor of its last step,
+  /// which need not be right where that ends a row.
   __device__ void run(packet<T, V> const (&in)[Step::inputs], number next, number& carry) const {
-    auto const& p = v.p;
     number value[Step::inputs], result[Step::outputs];
     if (is_one_piece()) {
       packet<T, V> out[Step::outputs];
       if (begins_row()) carry = initial(slot);
       if constexpr (neighbor >= 0) {
-        if (ends_row()) next = neighbor_of(V - 1);
+        if (ends_row()) next = edge_of(slot + V - 1);
       }
 #pragma unroll
       for (int i = 0; i < V; ++i) {
@@ -213,18 +192,7 @@ struct rows_chunk {
       }
       if (ends_row()) leave(slot, carry);
     } else if constexpr (!aligned) {
-      if (has_one_head()) return run_with_head(in, next, carry);
-      walk([&](int i) {
-        for (int k = 0; k < Step::inputs; ++k) {
-          value[k] = k != neighbor ? to_number(element(k, i)) : neighbor_of(i);
-        }
-        if (v.pos(slot + i) == 0) carry = initial(slot + i);
-        Step::run(value, carry, result);
-        for (int k = 0; k < Step::outputs; ++k) {
-          p.out[k][v.element(slot + i, p.out_pitch[k])] = to_stored<T>(result[k]);
-        }
-        if (v.pos(slot + i + 1) == 0) leave(slot + i, carry);
-      });
+      run_with_head(in, next, carry);
     }
   }
 
@@ -266,27 +234,26 @@ struct rows_chunk {
   /// What run() has left.
   __device__ void store() const {
     auto const& p = v.p;
-    if (is_one_piece() || (!aligned && has_one_head())) {
+    if (aligned && !is_one_piece()) return;
 #pragma unroll
-      for (int k = 0; k < Step::outputs; ++k) {
-        T const* const from = at + k * view::slots;
-        if constexpr (flat) {
-          T* const to = p.out[k] + v.flat_element(slot, p.out_pitch[k]);
-          if (v.is_whole(slot)) {
-            packet<T, V>::load_shared(from).store(to);
-          } else {
-#pragma unroll
-            for (int i = 0; i < V; ++i) {
-              if (v.is_step(slot + (Reversed ? V - 1 - i : i))) to[i] = from[i];
-            }
-          }
-        } else if (v.is_inside(slot)) {
-          T* const first = p.out[k] + v.element(slot, p.out_pitch[k]);
-#pragma unroll
-          for (int i = 0; i < V; ++i) first[Reversed ? -i : i] = from[i];
+    for (int k = 0; k < Step::outputs; ++k) {
+      T const* const from = at + k * view::slots;
+      if constexpr (flat) {
+        T* const to = p.out[k] + v.flat_element(slot, p.out_pitch[k]);
+        if (v.is_whole(slot)) {
+          packet<T, V>::load_shared(from).store(to);
         } else {
-          walk([&](int i) { p.out[k][v.element(slot + i, p.out_pitch[k])] = from[i]; });
+#pragma unroll
+          for (int i = 0; i < V; ++i) {
+            if (v.is_step(slot + (Reversed ? V - 1 - i : i))) to[i] = from[i];
+          }
         }
+      } else if (v.is_inside(slot)) {
+        T* const first = p.out[k] + v.element(slot, p.out_pitch[k]);
+#pragma unroll
+        for (int i = 0; i < V; ++i) first[Reversed ? -i : i] = from[i];
+      } else {
+        walk([&](int i) { p.out[k][v.element(slot + i, p.out_pitch[k])] = from[i]; });
       }
     }
   }
