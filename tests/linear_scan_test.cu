@@ -85,8 +85,8 @@ TEST(LinearScan, CarriesStatesOverGroupsAndBlocksOfTiles) {
       expect_states<T>(of.all(columns));
       of.shape = {1, 530 * columns_tile_length<T, step>(32) + 3, 32};
       expect_states<T>(of.all(columns));
-      // One piece of memory, a multiple of 16 bytes or not.
-      for (index_t const channels : {7, 16}) {
+      // One piece of memory, a multiple of 16 bytes or not; of 5 and 10 some lanes have none.
+      for (index_t const channels : {5, 7, 10, 16}) {
         of.shape = {1, 70003, channels};
         expect_states<T>(of.all(columns));
       }

@@ -91,9 +91,9 @@ columns_problem<T, Step> bands_of(linear_call<T, Step> const& call) {
 template <class Teams, class T, class Step, class Others>
 std::size_t run_teams_or(on where, columns_problem<T, Step> const& p, std::byte* workspace,
                          bool launches, Others const& others) {
-  if (p.length < few_team_tiles * (Teams::steps_of_all >> p.width_bits)) return others();
   typename Teams::problem own{};
   static_cast<columns_problem<T, Step>&>(own) = p;
+  if (p.length < few_team_tiles * Teams::steps_of(own)) return others();
   if (launches && run_teams<Teams>(where, own, workspace)) return 0;
   return std::max(others(), static_cast<std::size_t>(team_words<Teams>(own)) * sizeof(*p.words));
 }

@@ -47,10 +47,10 @@ struct team_block {
 
   /// `at`: the thread's place among maps of warps.
   __device__ packet<map> fold(int round, int at, unsigned tile, int stage) const {
-    int const row = width / P;  // lanes of a part
+    int const row = width / P, lanes = tiles.lanes();  // of a part, of all
     auto upto = tiles.is_inner(tile) ? tiles.template fold<true>(tile, stage)
                                      : tiles.template fold<false>(tile, stage);
-    for (int d = row; d < 32; d *= 2) {
+    for (int d = row; d < lanes; d *= 2) {
       auto const earlier = from_lane(upto, lane - d);
 #pragma unroll
       for (int c = 0; c < P; ++c) {
@@ -59,7 +59,7 @@ struct team_block {
     }
     auto before = from_lane(upto, lane - row);
     if (lane < row) before = {};
-    if (lane >= 32 - row) of_warp(round, at) = upto;
+    if (lane >= lanes - row && lane < lanes) of_warp(round, at) = upto;
     return before;
   }
   __device__ packet<map>& of_warp(int round, int at) const {

@@ -83,7 +83,7 @@ team_shape many_teams_a_band(index_t bands, int width) {
 
 template <class Tiles, bool Chained>
 void launch_teams(on where, typename Tiles::problem p, team_shape shape, std::byte* workspace) {
-  index_t const steps = Tiles::steps_of_all >> p.width_bits;
+  index_t const steps = Tiles::steps_of(p);
   index_t const tiles = (p.length + steps - 1) / steps, in_round = shape.teams * shape.blocks;
   p.teams = shape.teams, p.rounds = (tiles + in_round - 1) / in_round;
   p.inner = (p.length - 1) / steps;
@@ -117,7 +117,7 @@ Problem in_bands_of(int width, Problem p) {
 template <class Tiles>
 index_t team_words(typename Tiles::problem const& p) {
   auto const words = [](auto const& own) {
-    index_t const steps = Tiles::steps_of_all >> own.width_bits;
+    index_t const steps = Tiles::steps_of(own);
     return own.bands * (divide_up(own.length, 2 * steps) + most_teams_of_band) << own.width_bits;
   };
   return std::max(words(p), words(in_bands_of(Tiles::most_width, p)));
@@ -127,7 +127,7 @@ index_t team_words(typename Tiles::problem const& p) {
 template <class Tiles>
 bool run_teams(on where, typename Tiles::problem const& p, std::byte* workspace) {
   if (!allows_teams<Tiles, true>()) return false;
-  index_t const steps = Tiles::steps_of_all >> p.width_bits, tiles = p.length / steps;
+  index_t const steps = Tiles::steps_of(p), tiles = p.length / steps;
   if (tiles * p.bands >= (index_t{1} << 31) - most_teams_of_band * most_blocks_of_team)
     return false;
   auto const wide = in_bands_of(Tiles::most_width, p);

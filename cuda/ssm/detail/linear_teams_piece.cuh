@@ -29,21 +29,22 @@ struct team_pieces {
   static constexpr int P = Even && size == 2 ? 2 : 1;
   static constexpr bool has_three = Step::inputs == 3;
   /// Few warps with many steps each have fewer instructions than twice as many with half of them,
-  /// which two inputs of odd channels do not gain from.
-  static constexpr int warps = !Even && !has_three ? 16 : !Even && size == 2 ? 10 : 8;
+  /// which two inputs of odd channels do not gain from. 20 steps of 16 bits meet no bank twice.
+  static constexpr int warps = Even || has_three ? 8 : size == 2 ? 12 : 16;
   static constexpr int workers = 32 * warps;
   static constexpr int S = Even         ? has_three ? 11 : 15
+                           : size == 2  ? 20
                            : !has_three ? 2 * V
-                           : size == 2  ? 16
                            : size == 4  ? 12
                                         : 4 * V;
-  static constexpr int steps_of_all = workers * P * S;  ///< of all channels
+  static constexpr int slots = workers * P * S;  ///< for steps of all channels
+  static SSM_HD int steps_of(problem const& p) { return warps * parts_of(p) * S; }  ///< of a tile
   static constexpr int neighbor = Step::reads_neighbor ? Step::inputs - 1 : -1;
   static constexpr int beyond = Step::reads_neighbor ? 32 : 0;
   template <class A>
   using packet = columns_packet<A, P>;
   struct alignas(tile_alignment) stage_memory {
-    T in[Step::inputs * steps_of_all + beyond];
+    T in[Step::inputs * slots + beyond];
     barrier arrived, done;
   };
 
@@ -51,6 +52,9 @@ struct team_pieces {
   stage_memory* stages;
   index_t outer;
   int lane = static_cast<int>(threadIdx.x % 32), warp = static_cast<int>(threadIdx.x / 32);
+  int parts;  ///< of a warp
+  int part;   ///< that the thread has, if it has one
+  int first_channel;
   int pace;   ///< elements from step to step: less than 0 where the last step comes first
   int bytes;  ///< the same
   int own;    ///< where the thread's first step is in a tile
@@ -63,6 +67,10 @@ struct team_pieces {
     bytes = pace * size;
     // Or the compiler computes them again for each step, an eighth of all instructions.
     asm volatile("" : "+r"(lane), "+r"(warp), "+r"(bytes));
+    parts = parts_of(p), part = lane * P / channels();
+    first_channel = lane * P - part * channels();
+    if (part == parts) part -= 1;  // and others run it
+    asm volatile("" : "+r"(part), "+r"(parts), "+r"(first_channel));
     own = (is_backward() ? most_steps() - 1 - first_step() : first_step()) * channels() + channel();
     next = own + pace + (is_backward() ? overhang() : 0);
     index_t const lowest = is_backward() ? p.length - 1 : 0;
@@ -72,11 +80,12 @@ struct team_pieces {
 
   __device__ bool is_backward() const { return pace < 0; }
   __device__ int channels() const { return is_backward() ? -pace : pace; }
-  __device__ int width() const { return 1 << p.width_bits; }
-  __device__ int parts() const { return (32 * P) >> p.width_bits; }  ///< of a warp
-  __device__ int first_step() const { return (warp * parts() + ((lane * P) >> p.width_bits)) * S; }
-  __device__ int channel() const { return (lane * P) & (width() - 1); }
-  __device__ int most_steps() const { return steps_of_all >> p.width_bits; }
+  __device__ int width() const { return channels(); }
+  static SSM_HD int parts_of(problem const& p) { return 32 * P / static_cast<int>(p.channels); }
+  __device__ int lanes() const { return parts * channels() / P; }  ///< that have a part
+  __device__ int first_step() const { return (warp * parts + part) * S; }
+  __device__ int channel() const { return first_channel; }
+  __device__ int most_steps() const { return warps * parts * S; }
   /// Elements of a neighbor that come with a tile, before or after it: those of a step or more.
   __device__ int overhang() const { return (channels() + V - 1) / V * V; }
 
@@ -102,8 +111,7 @@ struct team_pieces {
 #pragma unroll
     for (int k = 0; k < Step::inputs; ++k) {
       bool const is_earlier = k == neighbor && is_backward();
-      hopper::load_bytes(to.in + k * steps_of_all,
-                         lowest_in[k] + at.begin - (is_earlier ? around : 0),
+      hopper::load_bytes(to.in + k * slots, lowest_in[k] + at.begin - (is_earlier ? around : 0),
                          k == neighbor ? bytes + more : bytes, to.arrived);
     }
   }
@@ -113,7 +121,7 @@ struct team_pieces {
     auto const at = place_of(tile);
 #pragma unroll
     for (int k = 0; k < Step::outputs; ++k) {
-      T const* const from = stages[stage].in + k * steps_of_all;
+      T const* const from = stages[stage].in + k * slots;
       if (at.whole_bytes() > 0)
         hopper::store_bytes(lowest_out[k] + at.begin, from, at.whole_bytes());
 #pragma unroll 1
@@ -144,7 +152,7 @@ struct team_pieces {
     packet<T> in[Step::inputs][S];
     read<Step::inputs>(stage, in);
     auto carry = enter();
-    if (channel() < channels()) {
+    if (lane < lanes()) {
       int const last = Inner ? -1 : last_step(tile) - first_step();
       for_each_step<Inner>(tile, [&](int i) {
         packet<T> out[Step::outputs];
@@ -163,7 +171,7 @@ struct team_pieces {
         }
 #pragma unroll
         for (int k = 0; k < Step::outputs; ++k) {
-          store_packet(out[k], at_step(stages[stage].in + own + k * steps_of_all, i));
+          store_packet(out[k], at_step(stages[stage].in + own + k * slots, i));
         }
       });
       if (!Inner && last >= 0 && last < S && p.final.data != nullptr) {
@@ -214,7 +222,7 @@ struct team_pieces {
     };
     auto const in_stage = [&](int k, index_t element) {
       index_t const earlier = k == neighbor && is_backward() ? overhang() : 0;
-      return to.in + k * steps_of_all + (element - place_of(tile).begin + earlier);
+      return to.in + k * slots + (element - place_of(tile).begin + earlier);
     };
     unsigned bytes = 0;
     for (int k = 0; k < Step::inputs; ++k) {
@@ -249,7 +257,7 @@ struct team_pieces {
   __device__ void read(int stage, packet<T> (&in)[Inputs][S]) const {
 #pragma unroll
     for (int k = 0; k < Inputs; ++k) {
-      T* const from = stages[stage].in + k * steps_of_all + (k == neighbor ? next : own);
+      T* const from = stages[stage].in + k * slots + (k == neighbor ? next : own);
 #pragma unroll
       for (int i = 0; i < S; ++i) in[k][i] = *reinterpret_cast<packet<T>*>(at_step(from, i));
     }

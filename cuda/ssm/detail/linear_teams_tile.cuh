@@ -24,8 +24,9 @@ struct team_tiles {
   /// Few warps with many steps each have fewer instructions than twice as many with half of them.
   static constexpr int warps = size == 2 && Step::inputs == 2 ? 12 : 8, workers = 32 * warps;
   static constexpr int P = size <= 4 ? 2 : 1, S = 4 * V / P;
-  static constexpr int steps_of_all = workers * P * S;  ///< of all channels
-  static constexpr int room = 32 * P * S;               ///< of a warp
+  static constexpr int slots = workers * P * S;  ///< for steps of all channels
+  static SSM_HD int steps_of(problem const& p) { return slots >> p.width_bits; }  ///< of a tile
+  static constexpr int room = 32 * P * S;                                         ///< of a warp
   static constexpr int neighbor = Step::reads_neighbor ? Step::inputs - 1 : -1;
   template <class A>
   using packet = columns_packet<A, P>;
@@ -75,6 +76,7 @@ struct team_tiles {
   __device__ int parts() const { return (32 * P) >> p.width_bits; }  ///< of a warp
   __device__ int first_step() const { return (warp * parts() + ((lane * P) >> p.width_bits)) * S; }
   __device__ int channel() const { return (lane * P) & (width() - 1); }
+  __device__ static constexpr int lanes() { return 32; }  ///< that have a part
   /// Of the thread's packets of 16 bytes, which take the steps of all parts of the warp in turn, so
   /// that shared memory is the same for any width.
   __device__ int request_step() const {
@@ -83,7 +85,7 @@ struct team_tiles {
   }
   __device__ int request_channel() const { return (lane * V) & (width() - 1); }
 
-  __device__ int most_steps() const { return steps_of_all >> p.width_bits; }
+  __device__ int most_steps() const { return steps_of(p); }
 
   __device__ bool is_inner(unsigned tile) const { return tile < p.inner; }
 
