@@ -39,6 +39,7 @@ struct team_pieces {
                                         : 4 * V;
   static constexpr int slots = workers * P * S;  ///< for steps of all channels
   static SSM_HD int steps_of(problem const& p) { return warps * parts_of(p) * S; }  ///< of a tile
+  static_assert(warps * S * size % 16 == 0, "tiles begin at multiples of 16 bytes");
   static constexpr int neighbor = Step::reads_neighbor ? Step::inputs - 1 : -1;
   static constexpr int beyond = Step::reads_neighbor ? 32 : 0;
   template <class A>
