@@ -150,6 +150,7 @@ struct team_block {
   /// A lane for each channel: what the warps before a warp are, and the whole for all of the team.
   __device__ void compose_warps(int channel) const {
     unsigned seen = ~0u;
+    wait_for_earlier_kernels();
     for (int round = 0; round < rounds + D; ++round) {
       if (!Chained && channel == 0 && round < rounds) p.pace.wait(round - team_slack, seen);
       meet_workers();

@@ -17,29 +17,30 @@ struct team_shape {
   int teams = 0, blocks = 0;
 };
 
-/// A launch of so many blocks; `attributes` are part of it.
+/// A launch of so many blocks, which begin early; `attributes` are part of it.
 template <class Tiles, bool Chained>
 cudaLaunchConfig_t team_launch(on where, index_t teams, int blocks,
-                               cudaLaunchAttribute (&attributes)[2]) {
+                               cudaLaunchAttribute (&attributes)[3]) {
   attributes[0].id = cudaLaunchAttributeClusterDimension;
   attributes[0].val.clusterDim.x = static_cast<unsigned>(blocks);
   attributes[0].val.clusterDim.y = attributes[0].val.clusterDim.z = 1;
   attributes[1].id = cudaLaunchAttributeCooperative;  // they wait for each other
   attributes[1].val.cooperative = 1;
+  attributes[2] = begins_early();
   cudaLaunchConfig_t launch{};
   launch.gridDim = static_cast<unsigned>(teams * blocks);
   launch.blockDim = team_threads<Tiles, Chained>;
   launch.dynamicSmemBytes = sizeof(team_memory<Tiles, Chained>);
   launch.stream = where.stream;
   launch.attrs = attributes;
-  launch.numAttrs = 2;
+  launch.numAttrs = 3;
   return launch;
 }
 
 /// Teams of so many blocks that are on the device at once.
 template <class Tiles, bool Chained>
 int teams_that_fit(int blocks) {
-  cudaLaunchAttribute attributes[2]{};
+  cudaLaunchAttribute attributes[3]{};
   auto const launch = team_launch<Tiles, Chained>(on{}, 1, blocks, attributes);
   int fitting = 0;
   check(cudaOccupancyMaxActiveClusters(&fitting, team_kernel<Tiles, Chained>, &launch),
@@ -90,14 +91,12 @@ void launch_teams(on where, typename Tiles::problem p, team_shape shape, std::by
   if (Chained) {
     p.words = reinterpret_cast<decltype(p.words)>(workspace);
     index_t const words = (p.bands * p.rounds * p.teams) << p.width_bits;
-    check(cudaMemsetAsync(workspace, 0, static_cast<std::size_t>(words) * sizeof(*p.words),
-                          where.stream),
-          "cudaMemsetAsync");
+    clear(where, workspace, static_cast<std::size_t>(words) * sizeof(*p.words));
   } else {
     p.pace.reached = reinterpret_cast<unsigned*>(workspace);
-    check(cudaMemsetAsync(workspace, 0, lock_step::bytes, where.stream), "cudaMemsetAsync");
+    clear(where, workspace, lock_step::bytes);
   }
-  cudaLaunchAttribute attributes[2]{};
+  cudaLaunchAttribute attributes[3]{};
   auto const launch =
       team_launch<Tiles, Chained>(where, p.bands * p.teams, shape.blocks, attributes);
   check(cudaLaunchKernelEx(&launch, team_kernel<Tiles, Chained>, p),

@@ -26,6 +26,7 @@ __device__ void team_block<Tiles, Chained>::walk(int channel) const {
 template <class Tiles, bool Chained>
 __device__ void team_block<Tiles, Chained>::publish() const {
   if (lane >= own) return;
+  wait_for_earlier_kernels();
   for (int round = 0; round < rounds; ++round) {
     maps(round).wait(parity(round));
     word(round, turn, lane).publish({whole(round, lane), false});
@@ -37,6 +38,7 @@ __device__ void team_block<Tiles, Chained>::publish() const {
 template <class Tiles, bool Chained>
 __device__ void team_block<Tiles, Chained>::look_back(int first_round, int pace) const {
   if (own == 0) return;  // nothing would hold it back
+  wait_for_earlier_kernels();
   auto const [most, n, first_channel, at_once] = own_lane();
   // Of the last round those teams after this one, of this round those before.
   int const t = turn - teams + 1 + n, of_team = t < 0 ? t + teams : t;
