@@ -99,6 +99,7 @@ TEST(SelectiveScan, IsTheFormulaForAnyNumberOfStates) {
       expect_truth<float>({1, 128, 21, states}, 3, {}, seed++, {}, {.segments = segments});
     }
     expect_truth<float>({3, 2, 21, states}, 3, selective_options::all(), seed++, {});
+    expect_truth<bfloat16>({1, 128, 21, states}, 3, {}, seed++, {}, {.segments = 3});
   }
 }
 
@@ -153,6 +154,29 @@ TEST(SelectiveScan, IsTheFormulaWhereTheFirstPassGoesFar) {
     expect_truth<bfloat16>({1, 16700, 8, 20}, 1, {}, seed++, layout, {.segments = 2});
   }
   expect_truth<float>({1, 16800, 12, 16}, 1, {}, seed++, {}, {.segments = 2});
+}
+
+// Steps that are all small, of which Δ is found in fewer instructions, or all but one, and the
+// second half of the states decayed where tiles are far.
+template <class T>
+void expect_truth_of_small_steps(bool is_one_large, std::uint64_t seed,
+                                 device_layout const& layout) {
+  auto p = random_selective<T>({1, 3300, 40, 16}, 1, {}, seed);
+  for (auto& each : p.step_size) each = T(static_cast<float>(each) - 3);
+  if (is_one_large) p.step_size(0, 1000, 3) = T(2.0f);
+  for (index_t c = 0; c < 40; ++c)
+    for (index_t n = 8; n < 16; ++n) p.eigenvalue(c, n) -= 4;
+  EXPECT_LE(worst_of(device_problem<T>(p, layout).run({.segments = 2}), p), 1.0) << p.name();
+}
+TEST(SelectiveScan, IsTheFormulaWhereStepsAreSmall) {
+  SSM_SKIP_WITHOUT_DEVICE();
+  std::uint64_t seed = 2800;
+  for (auto const& layout : layouts)
+    for (bool const is_one_large : {false, true}) {
+      expect_truth_of_small_steps<float>(is_one_large, seed++, layout);
+      expect_truth_of_small_steps<bfloat16>(is_one_large, seed++, layout);
+      expect_truth_of_small_steps<float16>(is_one_large, seed++, layout);
+    }
 }
 
 // Few channels and steps, in one launch. Rows along time may begin anywhere.

@@ -53,6 +53,19 @@ __device__ inline float softplus(float x) {
   return fmaf(q, e, fmaxf(x, 0.0f));
 }
 
+/// log(1 + 2^(x - 1)) for x ≤ 0: of softplus what is at most log(3/2), in fewer instructions.
+/// Accuracy  6 eps: log(1 + e)/e is a polynomial that is off by 2^-21.3 on [0, 1/2].
+__device__ inline float small_softplus(float x) {
+  float const twice_e = exp2(x);
+  float q = -0.05560990795f / 64;
+  q = fmaf(q, twice_e, 0.1517776996f / 32);
+  q = fmaf(q, twice_e, -0.239017725f / 16);
+  q = fmaf(q, twice_e, 0.3321391046f / 8);
+  q = fmaf(q, twice_e, -0.499951154f / 4);
+  q = fmaf(q, twice_e, 0.9999996424f / 2);
+  return q * twice_e;
+}
+
 /// 1/(1 + e^-x).
 /// Accuracy  8 eps.
 __device__ inline float sigmoid(float x) {

@@ -31,14 +31,17 @@ class moments_warp : moments_stage<Problem, T, Packed, AlongTime> {
     int const of_last = arrives ? this->steps_of_last() : tile::steps;
     auto const steps_of_next = [&] { return left > 1 ? tile::steps : left > 0 ? of_last : 0; };
     this->request(steps_of_next());
-    float largest_rate;
-    bool const has_moments = load_rates(largest_rate);
+    load_rates();
+    // The largest rate of what is watched until it has decayed: the second half of states, then the
+    // first.
+    float watched = largest_rate(1);
+    bool const has_moments = __all_sync(~0u, larger(watched, largest_rate(0)) <= 0.0f);
     store_channels();
-    // Σ Δ of channel lane_ so far, and what rounding left out of it.
-    float walked = 0.0f, lost = 0.0f;
-    bool is_cut = false, is_dead = false;
+    float walked = 0.0f;           // Σ Δ of channel lane_ so far
+    block_.lost[threadIdx.x] = 0;  // what rounding left out of it
+    bool is_cut = false, is_half = false, is_dead = false;
 #pragma unroll 1
-    while (left > 0 && !is_cut && !is_dead) {
+    while (left > 0 && !is_cut) {
       --left;
       wait_for_requests();
       __syncwarp();
@@ -69,8 +72,8 @@ class moments_warp : moments_stage<Problem, T, Packed, AlongTime> {
                          : !is_short(p.brevity[2]) ? 3
                                                    : 2;
       // Kahan: walked has thousands of terms.
-      float const more = total - lost, next = walked + more;
-      lost = (next - walked) - more;
+      float const more = total - block_.lost[threadIdx.x], next = walked + more;
+      block_.lost[threadIdx.x] = (next - walked) - more;
       walked = next;
       float B[2][4];
       this->own_projection(B);
@@ -81,21 +84,27 @@ class moments_warp : moments_stage<Problem, T, Packed, AlongTime> {
       if (degree == 0) {
         sums_.add(u, nepers, center);
       } else if (degree == 5) {
-        sums_.template add_moments<5, is_wide>(u, nepers, center, B);
+        sums_.template add_moments<5, is_wide, 2>(u, nepers, center, B);
       } else if (degree == 3) {
-        sums_.template add_moments<3, is_wide>(u, nepers, center, B);
+        sums_.template add_moments<3, is_wide, 2>(u, nepers, center, B);
+      } else if (!is_half) {
+        sums_.template add_moments<2, is_wide, 2>(u, nepers, center, B);
       } else {
-        sums_.template add_moments<2, is_wide>(u, nepers, center, B);
+        sums_.template add_moments<2, is_wide, 1>(u, nepers, center, B);
       }
-      is_dead = __all_sync(~0u, lane_ >= channels_ || largest_rate * walked < p.threshold);
+      if (__all_sync(~0u, lane_ >= channels_ || watched * walked < p.threshold)) {
+        is_dead = is_half;
+        if (is_dead) break;
+        is_half = true, watched = largest_rate(0);
+        count_visited(left, 1);
+      }
     }
     __syncwarp();
     block_.center[threadIdx.x] = walked;
     __syncwarp();
     store_sums(four(block_.center), !is_cut && !is_dead);
-    if (arrives) return;
-    auto const visited = static_cast<unsigned long long>(p.segment_length - left * tile::steps);
-    if (p.visited != nullptr && lane_ == 0) atomicAdd(p.visited, visited * states_ * channels_);
+    if (!is_half) count_visited(left, 1);
+    count_visited(left, 0);
   }
 
  private:
@@ -135,47 +144,48 @@ class moments_warp : moments_stage<Problem, T, Packed, AlongTime> {
     return own(total);
   }
 
-  /// Where the rate of channel 4g + i and state 4q + k is.
+  __device__ int state(int k) const {
+    return tile::state(q_, k);
+  }
+
+  /// Where the rate of channel 4g + i and state(k) is.
   __device__ float& rate(int i, int k) const {
-    int const n = 4 * q_ + k;
+    int const n = state(k);
     return reinterpret_cast<float*>(&s.rate[n][tile::swizzled(n, g_)])[i];
   }
   __device__ bool has(int i, int k) const {
-    return i < count_ && 4 * q_ + k < states_;
+    return i < count_ && state(k) < states_;
   }
 
-  /// Rates in shared memory, and the largest of channel lane_; whether none is positive.
-  __device__ bool load_rates(float& largest) {
+  /// Rates in shared memory.
+  __device__ void load_rates() {
 #pragma unroll
     for (int i = 0; i < 16; ++i) {
       bool const is_there = has(i / 4, i % 4);  // loads wait for no branch
       float const A = p.eigenvalue(channel_ + (is_there ? 4 * g_ + i / 4 : 0),
-                                   first_state_ + (is_there ? 4 * q_ + i % 4 : 0));
+                                   first_state_ + (is_there ? state(i % 4) : 0));
       rate(i / 4, i % 4) = is_there ? A * log2_of_e : 0.0f;
     }
     if (p.scaling.scales_eigenvalues()) {
 #pragma unroll 1
       for (int i = 0; i < 16; ++i) {
-        index_t const c = channel_ + 4 * g_ + i / 4, n = first_state_ + 4 * q_ + i % 4;
+        index_t const c = channel_ + 4 * g_ + i / 4, n = first_state_ + state(i % 4);
         if (has(i / 4, i % 4)) rate(i / 4, i % 4) = p.rate(c, n);
       }
     }
-    float largest_of[4];
-    bool is_negative = true;
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      float all = -INFINITY;
-#pragma unroll
-      for (int k = 0; k < 4; ++k) {
-        if (has(i, k)) all = larger(all, rate(i, k));
-      }
-      all = larger(all, __shfl_xor_sync(~0u, all, 1));
-      all = larger(all, __shfl_xor_sync(~0u, all, 2));
-      is_negative = is_negative && all <= 0.0f;
-      largest_of[i] = all;
+    __syncwarp();
+  }
+
+  /// Of a half of the states of channel lane_.
+  __device__ float largest_rate(int half) const {
+    float largest = -INFINITY;
+    if (lane_ >= channels_) return largest;
+    int const first = half * tile::states / 2, after = min(first + tile::states / 2, states_);
+    for (int n = first; n < after; ++n) {
+      largest = larger(largest, reinterpret_cast<float const*>(
+                                    &s.rate[n][tile::swizzled(n, lane_ / 4)])[lane_ % 4]);
     }
-    largest = own(largest_of);
-    return __all_sync(~0u, is_negative);
+    return largest;
   }
 
   __device__ void store_channels() {
@@ -185,9 +195,17 @@ class moments_warp : moments_stage<Problem, T, Packed, AlongTime> {
     __syncwarp();
   }
 
+  /// What has been visited of a half of the states when so many tiles are left.
+  __device__ void count_visited(index_t left, int half) const {
+    if (arrives || p.visited == nullptr || lane_ != 0) return;
+    int const states = min(max(states_ - half * tile::states / 2, 0), tile::states / 2);
+    auto const steps = static_cast<unsigned long long>(p.segment_length - left * tile::steps);
+    atomicAdd(p.visited, steps * states * channels_);
+  }
+
   __device__ void store_sums(typename stage::of_four const& walked, bool passes) const {
     float *sums = p.entering, *decays = p.decay;
-    index_t const n = first_state_ + 4 * q_, c = channel_ + 4 * g_;
+    index_t const n = first_state_, c = channel_ + 4 * g_;
     if constexpr (arrives) {
       sums = p.arriving + p.walk_state(b_, this->walk() - 1, n, c);
       decays += p.walk_state(b_, this->walk(), n, c);
@@ -200,7 +218,7 @@ class moments_warp : moments_stage<Problem, T, Packed, AlongTime> {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         if (!has(i, k)) continue;
-        index_t const at = k * p.channels + i;
+        index_t const at = state(k) * p.channels + i;
         sums[at] = sums_.sum(i, k);
         decays[at] = passes ? exp2(rate(i, k) * walked.number[i]) : 0.0f;
       }

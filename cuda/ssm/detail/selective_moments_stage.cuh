@@ -67,10 +67,10 @@ class moments_stage {
     }
 #pragma unroll
     for (int k = 0; k < 2; ++k) {
-      int const there = states_ - quad(k).y;
-      int count = there;
-      if (p.projections_along_time && there > 0) count = ahead(steps) - quad(k).x;
-      if constexpr (arrives) count = steps > quad(k).x ? count : 0;
+      int2 const at = quad(k);
+      int count = states_ - at.y;
+      if (!Packed && p.projections_along_time && count > 0) count = ahead(steps) - at.x;
+      if constexpr (arrives) count = steps > at.x ? count : 0;
       block_.projection[warp()].request(projection_slot(k),
                                         projection_ + 8 * k * projection().state,
                                         projection().stride(p.projections_along_time), count);
@@ -88,7 +88,7 @@ class moments_stage {
     numbers(block_.step, projected);
     float bias[16];
     of_channels(block_.bias, bias);
-    p.steps(projected, bias, step);
+    if (!Packed || !p.small_steps(projected, bias, step)) p.steps(projected, bias, step);
     if (p.scales_steps) {
       float factor[16];
       of_channels(block_.factor, factor);
@@ -111,21 +111,28 @@ class moments_stage {
     }
   }
 
-  /// The projection to states 2g and 2g + 1 at steps 4q to 4q + 3.
+  /// The projection to states g and 8 + g at steps 4q to 4q + 3.
   __device__ void own_projection(float (&of)[2][4]) const {
     auto const& slots = block_.projection[warp()];
     if (p.projections_along_time) {
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
-        float4 const four =
-            slots.get(projection_slot(g_ >> 1, (g_ & 1) * 8 + 4 * i + q_)).numbers();
+        float4 const four = slots.get(projection_slot(i)).numbers();
         of[i][0] = four.x, of[i][1] = four.y, of[i][2] = four.z, of[i][3] = four.w;
+      }
+    } else if constexpr (in_pairs) {
+      unsigned pair[4];
+      slots.columns(lane_, pair);
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        float2 const two = two_numbers<T>(pair[i]);
+        of[i / 2][i % 2 * 2] = two.x, of[i / 2][i % 2 * 2 + 1] = two.y;
       }
     } else {
 #pragma unroll
-      for (int j = 0; j < 4; ++j) {
-        float2 const two = slots.half(projection_slot(g_ >> 1, 4 * q_ + j), g_ & 1);
-        of[0][j] = two.x, of[1][j] = two.y;
+      for (int i = 0; i < 8; ++i) {
+        int const row = i % 4 * 4 + q_;
+        of[i / 4][i % 4] = slots.number(32 * (i / 4) + 2 * row + g_ / 4, g_ % 4);
       }
     }
   }
@@ -236,26 +243,25 @@ class moments_stage {
   __device__ void request(sequence_slots (&to)[4], selective_array<U> const& array, T const* first,
                           int k, int steps) {
     int2 const at = place(k);
-    int const left = AlongTime ? ahead(steps) - at.x : channels_ - at.y;
-    bool const has_steps = !arrives || at.x < steps;
-    int const there = has_steps && at.y < channels_ ? left : 0;
+    bool const is_there = at.y < channels_ && (!arrives || at.x < steps);
     constexpr int apart = !in_pairs ? 1 : AlongTime ? 16 : 8;
     T const* const from = first + apart * k * array.stride(!AlongTime);
     auto& slots = to[(AlongTime ? at.y : at.x) % 4];
     if constexpr (in_pairs) {
-      slots.request_two(slot(at.y / 4, at.x / 4), from, there > 0);
+      slots.request_two(slot(at.y / 4, at.x / 4), from, is_there);
     } else if constexpr (Inside && !Packed) {
-      slots.request_inside(slot(g_, q_), from, there > 0);
+      slots.request_inside(slot(g_, q_), from, is_there);
     } else {
-      slots.request(slot(g_, q_), from, array.stride(AlongTime), there);
+      int const left = AlongTime ? ahead(steps) - at.x : channels_ - at.y;
+      slots.request(slot(g_, q_), from, array.stride(AlongTime), is_there ? left : 0);
     }
   }
 
   /// Step and state where this lane's k-th quad of the projection begins in a tile; the second has
   /// 8 states more.
   __device__ int2 quad(int k) const {
-    int const part = lane_ >> 4;
-    return p.projections_along_time ? int2{4 * q_, g_ + 8 * k} : int2{lane_ & 15, 4 * part + 8 * k};
+    if (p.projections_along_time) return {4 * q_, g_ + 8 * k};
+    return {step_of_row(lane_ >> 1), 4 * (lane_ & 1) + 8 * k};
   }
 
   __device__ void numbers(sequence_slots const (&from)[4], float (&to)[16]) const {
@@ -274,12 +280,13 @@ class moments_stage {
     for (int i = 0; i < 16; ++i) to[i] = number[i / 4];
   }
 
-  /// Where quad i of the projection is kept, of 16, and of another three times as many.
-  __device__ static int projection_slot(int part, int i) {
-    return part * moments_tile::projection_pitch + i;
+  // Quads of the projection are kept as lanes ask for them: eight states of a step as a row of two.
+  // A lane's steps are neighbouring rows, for ldmatrix, or four apart: lanes meet no bank twice.
+  __device__ static int step_of_row(int row) {
+    return in_pairs ? (row & 6) * 2 + (row >> 3) * 2 + (row & 1) : row % 4 * 4 + row / 4;
   }
   __device__ int projection_slot(int k) const {
-    return projection_slot((lane_ >> 4) + 2 * k, lane_ & 15);
+    return 32 * k + lane_;
   }
   __device__ static int warp() {
     return static_cast<int>(threadIdx.x / 32);

@@ -12,14 +12,14 @@ struct moments_tile {
   static constexpr int squads = 4;                           // of a multiprocessor
   static constexpr int channels = warps * warp_tile::channels;
   static constexpr int steps = warp_tile::steps, states = warp_tile::states;
-  static constexpr int projection_pitch = 17;  // of 16 quads: no bank is met twice
 
   template <class T, bool Packed>
   struct shared {
     warp_tile::shared warp[warps];
-    alignas(16) float bias[threads], factor[threads], center[threads];  // of channels
+    // Of channels; what rounding left out of Σ Δ.
+    alignas(16) float bias[threads], factor[threads], center[threads], lost[threads];
     quad_slots_of<T, threads, Packed> from[4], step[4];
-    quad_slots_of<T, states / 4 * projection_pitch, Packed> projection[warps];
+    quad_slots_of<T, states / 4 * steps, Packed> projection[warps];
   };
   template <class T, bool Packed>
   struct gated : shared<T, Packed> {

@@ -113,10 +113,31 @@ struct selective_problem {
 #pragma unroll
       for (float& each : step) each = detail::softplus(each);
     }
-    if (limited) {
+    limit(step);
+  }
+  /// The same in fewer instructions if numbers have 16 bits and none of the warp's Δ is large,
+  /// which all of its lanes ask together.
+  template <int Count, class Projected>
+  __device__ bool small_steps(Projected const& projected, float const (&bias)[Count],
+                              float (&step)[Count]) const {
+    if (sizeof(T) > 2 || !softplus) return false;
+    unsigned signs = ~0u;
 #pragma unroll
-      for (float& each : step) each = clamp(each, smallest_step, largest_step);
+    for (int i = 0; i < Count; ++i) {
+      step[i] = fmaf(projected[i], log2_of_e, fmaf(bias[i], log2_of_e, 1.0f));
+      signs &= __float_as_uint(step[i]);
     }
+    if (!__all_sync(~0u, static_cast<int>(signs) < 0)) return false;
+#pragma unroll
+    for (float& each : step) each = small_softplus(each);
+    limit(step);
+    return true;
+  }
+  template <int Count>
+  __device__ void limit(float (&step)[Count]) const {
+    if (!limited) return;
+#pragma unroll
+    for (float& each : step) each = clamp(each, smallest_step, largest_step);
   }
   template <int Count, class Projected>
   __device__ void steps(Projected const& projected, float const (&bias)[Count],

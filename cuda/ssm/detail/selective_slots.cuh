@@ -50,13 +50,17 @@ struct quad_slots {
     memcpy(stored.word, &words, sizeof(bytes));
     return stored;
   }
-  /// The first or the last two numbers of a quad.
-  __device__ float2 half(int i, int which) const {
-    if constexpr (sizeof(T) == 2) {
-      return two_numbers<T>(reinterpret_cast<unsigned const*>(&quad[i])[which]);
-    } else {
-      return reinterpret_cast<float2 const*>(&quad[i])[which];
-    }
+  /// Of 32 rows of two quads, eight numbers of 16 bits: lane 4g + q gets number g of rows 2q and
+  /// 2q + 1 of the first eight, of the second eight, and so on.
+  __device__ void columns(int lane, unsigned (&pair)[4]) const {
+    auto const row = static_cast<unsigned>(__cvta_generic_to_shared(&quad[2 * lane]));
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(pair[0]), "=r"(pair[1]), "=r"(pair[2]), "=r"(pair[3])
+                 : "r"(row)
+                 : "memory");
+  }
+  __device__ float number(int i, int which) const {
+    return to_number(reinterpret_cast<T const*>(&quad[i])[which]);
   }
 };
 
@@ -162,9 +166,11 @@ struct loose_quad_slots : loose_slots<T, 4, uint2, Slots> {
     base::get(from, quad.word);
     return quad;
   }
-  __device__ float2 half(int from, int which) const {
-    float4 const four = get(from).numbers();
-    return which == 0 ? float2{four.x, four.y} : float2{four.z, four.w};
+  __device__ float number(int from, int which) const {
+    int const byte = base::shift[from] + which * static_cast<int>(sizeof(T));
+    auto const* const covering =
+        reinterpret_cast<unsigned char const*>(&base::piece[byte / 8][from]);
+    return to_number(*reinterpret_cast<T const*>(covering + byte % 8));
   }
 };
 

@@ -8,7 +8,7 @@
 namespace ssm::gpu::detail {
 
 /// What a warp adds at a time: 16 steps of 32 channels for 16 states. Lane 4g + q has channels
-/// 4g + i and steps 4q + j of what depends on both, and sums of channels 4g + i and states 4q + k.
+/// 4g + i and steps 4q + j of what depends on both, and sums of channels 4g + i and of four states.
 struct warp_tile {
   static constexpr int steps = 16, channels = 32, states = 16;
   static constexpr int pitch = 24;  // of steps: lanes of a quarter warp meet no bank twice
@@ -16,11 +16,13 @@ struct warp_tile {
   struct shared {
     float4 rate[states][channels / 4];
     float B[states][pitch];
-    float2 sum[states / 4][2][32];  // of state 4q + k, channels 4g + 2m and 4g + 2m + 1
+    float2 sum[states / 4][2][32];  // of state(q, k), channels 4g + 2m and 4g + 2m + 1
   };
 
+  /// The k-th state of lane 4g + q: two of the first half of states, two of the second.
+  __device__ static int state(int q, int k) { return 2 * q + k % 2 + states / 2 * (k / 2); }
   /// Where the rates of state n and channels 4g to 4g + 3 are.
-  __device__ static int swizzled(int n, int g) { return g ^ (n / 4 * 2); }
+  __device__ static int swizzled(int n, int g) { return g ^ (n / 2 % 4 * 2); }
 };
 
 /// Σ_t exp2(rate·after_t) u_t B_t of 4 channels and 4 states, tile by tile.
@@ -44,10 +46,10 @@ class warp_sums {
       for (int j = 0; j < 4; ++j) after[i][j] = fmaf(nepers[i][j], log2_of_e, center[i]);
 #pragma unroll 1
     for (int k = 0; k < 4; ++k) {
-      float part[4][4];  // of the lane that has state 4(q ^ c) + k, channel
+      float part[4][4];  // of lane q ^ c, channel
 #pragma unroll
       for (int c = 0; c < 4; ++c) {
-        int const n = 4 * (q_ ^ c) + k;
+        int const n = tile::state(q_ ^ c, k);
         float const* const rate = rates(n);
         float const* const B = steps_of(n);
 #pragma unroll
@@ -77,29 +79,32 @@ class warp_sums {
   /// The same with one exponential for each state: exp2(rate·center) times the Taylor sum of
   /// exp(rate·nepers) up to power `Degree`, whose moments Σ u nepers^m B / m! are products of
   /// matrices on tensor cores. These read 11 bits of a number, so that moment 0 is taken in two
-  /// parts, as are moment 1 and B if `IsWide`. B is of states 2g and 2g + 1 and steps 4q + j.
+  /// parts, as are moment 1 and B if `IsWide`. B is of states g and 8 + g and steps 4q + j; of
+  /// one half, the states of the other have decayed.
   /// Accuracy  2^-20 of Σ|terms|: tensor cores cut off what they add. Unless wide, 2^-11 of what
   ///           moment 1 contributes.
-  template <int Degree, bool IsWide>
+  template <int Degree, bool IsWide, int Halves>
   __device__ void add_moments(float const (&u)[4][4], float const (&nepers)[4][4],
                               float const (&center)[4], float const (&B)[2][4]) {
 #pragma unroll
     for (int m = 0; m < 2; ++m) {
-      float rate[4][2];  // of state 4q + k, channels 4g + 2m and 4g + 2m + 1
+      float rate[2 * Halves][2];  // of state(q, k), channels 4g + 2m and 4g + 2m + 1
 #pragma unroll
-      for (int k = 0; k < 4; ++k)
+      for (int k = 0; k < 2 * Halves; ++k)
 #pragma unroll
-        for (int i = 0; i < 2; ++i) rate[k][i] = rates(4 * q_ + k)[2 * m + i];
-      // Rows of a product are these channels, its columns the states of a parity.
-      float product[2][4] = {};
+        for (int i = 0; i < 2; ++i) rate[k][i] = rates(tile::state(q_, k))[2 * m + i];
+      // Of power 0 and of those above, which need not wait for each other. Rows are these channels,
+      // columns the states of a half.
+      float product[2][Halves][4] = {};
 #pragma unroll
       for (int power = Degree; power >= 0; --power) {
+        auto& sums = product[power > 0];
         float const share = power == 2 ? 0.5f : 1.0f;
-        if (power < Degree) {
+        if (power > 0 && power < Degree) {
 #pragma unroll
-          for (int i = 0; i < 2; ++i)
+          for (int i = 0; i < Halves; ++i)
 #pragma unroll
-            for (int e = 0; e < 4; ++e) product[i][e] *= rate[2 * (e % 2) + i][e / 2];
+            for (int e = 0; e < 4; ++e) sums[i][e] *= rate[2 * i + e % 2][e / 2];
         }
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
@@ -111,22 +116,28 @@ class warp_sums {
             moment[e] = leading(whole), rest[e] = whole - moment[e];
           }
 #pragma unroll
-          for (int i = 0; i < 2; ++i) {
+          for (int i = 0; i < Halves; ++i) {
             float const two[2] = {share * leading(B[i][2 * half]),
                                   share * leading(B[i][2 * half + 1])};
-            multiply_add(product[i], moment, two);
+            multiply_add(sums[i], moment, two);
             if (power > IsWide) continue;  // what is left out is small beside the first
-            multiply_add(product[i], rest, two);
+            multiply_add(sums[i], rest, two);
             if constexpr (IsWide) {
               float const low[2] = {B[i][2 * half] - two[0], B[i][2 * half + 1] - two[1]};
-              multiply_add(product[i], moment, low);
+              multiply_add(sums[i], moment, low);
             }
           }
         }
       }
 #pragma unroll
-      for (int k = 0; k < 4; ++k) {
-        float const* const found = product[k % 2] + k / 2;
+      for (int i = 0; i < Halves; ++i)
+#pragma unroll
+        for (int e = 0; e < 4; ++e) {
+          product[0][i][e] += rate[2 * i + e % 2][e / 2] * product[1][i][e];
+        }
+#pragma unroll
+      for (int k = 0; k < 2 * Halves; ++k) {
+        float const* const found = product[0][k / 2] + k % 2;
         float const first = exp2(rate[k][0] * center[2 * m]);
         float const second = exp2(rate[k][1] * center[2 * m + 1]);
         float2 sum = s.sum[k][m][lane_];
@@ -138,7 +149,7 @@ class warp_sums {
     }
   }
 
-  /// The sum of channel 4g + i and state 4q + k.
+  /// The sum of channel 4g + i and state(q, k).
   __device__ float sum(int i, int k) const {
     return reinterpret_cast<float const*>(&s.sum[k][i / 2][lane_])[i % 2];
   }
