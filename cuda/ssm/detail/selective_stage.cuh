@@ -163,14 +163,14 @@ struct selective_stage : channel_block {
     }
   }
 
-  /// Δ and Δ·x of a packet to shared memory, where the tile's steps are from `first` on; the
-  /// largest |Δ|.
+  /// Δ and Δ·x of a packet to shared memory, the tile's steps from `first` on; the largest |Δ|.
   __device__ float discretize(int first, int k, int left, float const (&bias)[packet_elements],
                               stored_packet<T> const& x, stored_packet<T> const& step_size) {
     if (tile::grid::packets < tile::threads && threadIdx.x >= tile::grid::packets) return 0.0f;
     int2 const at{first + place.x + packet_elements * k, place.y};
     float step[packet_elements];
-    p.steps(step_size, bias, step);
+    constexpr bool may_vote = Packed && tile::grid::packets % 32 == 0;  // whole warps
+    if (!may_vote || !p.small_steps(step_size, bias, step)) p.steps(step_size, bias, step);
     if (p.scales_steps) {
       float factor[packet_elements];
       of_channels(s.factor, factor);
