@@ -124,7 +124,7 @@ struct selective_problem {
     unsigned signs = ~0u;
 #pragma unroll
     for (int i = 0; i < Count; ++i) {
-      step[i] = fmaf(projected[i], log2_of_e, fmaf(bias[i], log2_of_e, 1.0f));
+      step[i] = fmaf(projected[i] + bias[i], log2_of_e, 1.0f);
       signs &= __float_as_uint(step[i]);
     }
     if (!__all_sync(~0u, static_cast<int>(signs) < 0)) return false;
