@@ -176,7 +176,7 @@ std::size_t selective_scan_workspace(
 ///           segment and state.
 /// Throws    shape_error before any launch; gpu::error where a launch fails.
 /// Source    Gu & Dao 2023, arXiv:2312.00752, algorithm 2.
-/// Tested    tests/selective_scan_test.cu, _graph_test.cu, _large_test.cu.
+/// Tested    tests/selective_scan_test.cu, _kernels_test.cu, _graph_test.cu, _large_test.cu.
 template <class T>
 void selective_scan(
     on where, selective_scan_inputs<T, memory::device> const& in,
