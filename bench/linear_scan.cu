@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // The raw scan h_t = a_t h_{t-1} + b_t and its gradient on a GPU, as a share of the rate at which
-// it copies, beside Thrust, CUB and the generic scan.
+// it copies, beside Thrust, CUB, the generic scan and, with --peer FILE, another library's kernels
+// (support/linear_peer.hpp).
 #include "ssm/linear_scan.cuh"
 
 #include <algorithm>
 #include <functional>
 #include <iostream>
+#include <limits>
 #include <memory>
 #include <string>
 #include <type_traits>
@@ -65,7 +67,10 @@ class rows_of_linear_scan {
       : program_{program},
         stream_{stream},
         arrays_{arrays},
-        thrust_memory_(stream, {index_t{1} << 28}) {}
+        thrust_memory_(stream, {index_t{1} << 28}) {
+    if (std::string const file = program.option("--peer"); !file.empty())
+      peer_ = std::make_shared<linear_peer>(file);
+  }
 
   template <class T>
   void run() {
@@ -77,6 +82,7 @@ class rows_of_linear_scan {
         continue;
       }
       add_rows<T>(s, innermost::time);
+      if (peer_) add_peer<T>(s);
       if (s.rows > 1) add_rows<T>(s, innermost::channels);  // one row has one layout
       run_group();
       if constexpr (std::is_same_v<T, float>) {
@@ -122,6 +128,33 @@ class rows_of_linear_scan {
     }
   }
 
+  /// However exact it is: with 16 bits a peer may add in 16 bits.
+  template <class T>
+  void add_peer(shape const& s) {
+    auto const p =
+        std::make_shared<linear_problem<T>>(stream_, arrays_, s.rows, s.length, innermost::time);
+    ssm_linear_peer_call const call = p->peer_call();
+    if (!peer_->is_able(call)) return;
+    auto const add = [&](std::string const& which, double accesses, auto const& prepare) {
+      program_.add(row_of<T>(peer_->name() + which, s, innermost::time, accesses), [=] {
+        prepared_call made = prepare();
+        made.most = std::numeric_limits<double>::infinity();
+        return made;
+      });
+    };
+    std::function<void(gpu::on)> const forward = [peer = peer_, call](gpu::on where) {
+      peer->forward(call, where.stream);
+    };
+    std::function<void(gpu::on)> const gradient = [peer = peer_, call](gpu::on where) {
+      peer->gradient(call, where.stream);
+    };
+    add("", 3, [=] { return ready(p, forward, p->check_forward(forward, false)); });
+    add("_vjp", 5, [=] {
+      p->forward()(p->where());
+      return ready(p, gradient, p->check_gradient(gradient));
+    });
+  }
+
   void add_baselines(shape const& s) {
     auto const p = std::make_shared<linear_problem<float>>(stream_, arrays_, s.rows, s.length,
                                                            innermost::time);
@@ -153,6 +186,7 @@ class rows_of_linear_scan {
   gpu::stream const& stream_;
   linear_arrays& arrays_;
   gpu::tensor<std::byte, 1> thrust_memory_;
+  std::shared_ptr<linear_peer> peer_;
 };
 
 /// Of an array: that of the largest shape, or less where the device has less.
@@ -168,7 +202,7 @@ index_t bytes_of_array() {
 
 int main(int count, char** arguments) {
   return run_device_program(
-      count, arguments, {}, [](device_program& program, gpu::stream const& stream) {
+      count, arguments, {"--peer"}, [](device_program& program, gpu::stream const& stream) {
         linear_arrays arrays(stream, bytes_of_array());
         rows_of_linear_scan rows(program, stream, arrays);
         rows.run<float>();

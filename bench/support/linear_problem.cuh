@@ -13,6 +13,7 @@
 #include "support/device_program.cuh"
 #include "support/innermost.hpp"
 #include "support/linear_baselines.cuh"
+#include "support/linear_peer.hpp"
 #include "support/linear_reference.cuh"
 
 namespace ssm::bench {
@@ -126,6 +127,12 @@ class linear_problem {
                  "cudaMemsetAsync");
       gpu::scan(where, recurrence, readout, carry);
     };
+  }
+
+  /// What a peer is asked for where time is innermost.
+  ssm_linear_peer_call peer_call() {
+    auto const at = [&](int which) { return arrays_.array<T>(which); };
+    return {shape_[2], shape_[1], sizeof(T), at(0), at(1), at(2), at(1), at(3), at(4)};
   }
 
   /// Run once and compare.
