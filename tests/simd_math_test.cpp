@@ -44,8 +44,8 @@ struct exp2_of_two {
   }
 };
 
-TEST(SimdMath, ExpIsWithinOneUlpForFloatsOfEverySize) {
-  expect_ulp(1, exp{}, [](double x) { return std::exp(x); });
+TEST(SimdMath, ExpIsWithinItsBoundForFloatsOfEverySize) {
+  expect_ulp(1.1, exp{}, [](double x) { return std::exp(x); });
 }
 
 TEST(SimdMath, Exp2IsWithinItsBoundForFloatsOfEverySize) {

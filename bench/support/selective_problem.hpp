@@ -93,7 +93,7 @@ struct selective_problem {
 
 /// The largest error of p.y in channel c, as a multiple of what rounding may come to. In double, by
 /// the definition. With u half an ulp: the step size has 4 u from its bias and softplus, so that
-/// the decay exp(z) has 4|z| u, and 3 u more from exp and the product; a drive has 8 u; each sum
+/// the decay exp(z) has 4|z| u, and 4 u more from exp and the product; a drive has 8 u; each sum
 /// another one. The truth has errors of its own, hence twice that.
 template <class T>
 double channel_error(selective_problem<T> const& p, index_t b, index_t c) {
@@ -122,7 +122,7 @@ double channel_error(selective_problem<T> const& p, index_t b, index_t c) {
       auto& [h, h_terms, h_error] = carried[static_cast<std::size_t>(n)];
       double const z = step * double(p.eigenvalue(c, n)), decay = ssm::exp(z);
       double const drive = step * number(p.B(b, t, n)) * input, weight = number(p.C(b, t, n));
-      h_error = decay * (h_error + (3 + 4 * std::abs(z)) * h_terms) + 8 * std::abs(drive);
+      h_error = decay * (h_error + (4 + 4 * std::abs(z)) * h_terms) + 8 * std::abs(drive);
       h_terms = decay * h_terms + std::abs(drive);
       h_error += h_terms;
       h = decay * h + drive;

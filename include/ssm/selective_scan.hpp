@@ -34,8 +34,10 @@ void fast_selective_scan(parallel policy, selective_scan_inputs<T> const& in,
   scan_shape const s = checked_shape(in);
   int const threads =
       s.batch * s.length * s.channels * s.states < least_parallel_work ? 1 : policy.threads;
-  channel_partition const partition(s, in.B.extent(2),
-                                    3 * index_t{threads == 0 ? processors() : threads});
+  bool const is_wide =
+      sizeof(real) == 4 && chosen_instruction_set(policy.instructions) == instruction_set::avx512;
+  channel_partition const partition(
+      s, in.B.extent(2), 3 * index_t{threads == 0 ? processors() : threads}, is_wide ? 384 : 256);
   bool const is_short = s.length < selective_scan_short_call && carry.stride(2) == 1 &&
                         in.eigenvalue.stride(1) == 1 && checkpoints.data_handle() == nullptr &&
                         y.data_handle() != nullptr;

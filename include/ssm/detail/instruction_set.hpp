@@ -29,6 +29,15 @@ inline instruction_set machine_instruction_set() {
 #endif
 }
 
+/// What dispatch() runs where `wanted` is asked for.
+inline instruction_set chosen_instruction_set([[maybe_unused]] instruction_set wanted) {
+#if defined(__CUDACC__)  // nvcc hands a lambda's attributes on to nobody
+  return instruction_set::baseline;
+#else
+  return std::min(wanted, machine_instruction_set());
+#endif
+}
+
 /// Bytes in a vector register of a set, known to the compiler.
 template <int Bytes>
 struct vector_width {
@@ -37,7 +46,6 @@ struct vector_width {
   static constexpr int bytes = Bytes;
 };
 
-// nvcc hands a lambda's attributes on to nobody, so what it compiles keeps to the baseline.
 #if defined(__x86_64__) && !defined(__CUDACC__)
 template <class Body>
 __attribute__((target("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma"))) void run_avx512(
@@ -64,7 +72,7 @@ __attribute__((target("avx2,fma"))) void run_avx2(Body const& body) {
 template <class Body>
 void dispatch([[maybe_unused]] instruction_set wanted, Body const& body) {
 #if defined(__x86_64__) && !defined(__CUDACC__)
-  switch (std::min(wanted, machine_instruction_set())) {
+  switch (chosen_instruction_set(wanted)) {
     case instruction_set::avx512:
       return run_avx512(body);
     case instruction_set::avx2:

@@ -18,14 +18,18 @@ struct channel_block {
 };
 
 /// How channels are shared out: in blocks with long rows of memory, since each row begins a page of
-/// its own; fewer channels where there are many states or would be fewer blocks than that.
+/// its own, up to `most` channels; fewer where there are many states or would be fewer blocks than
+/// that.
 struct channel_partition {
   index_t groups, channels_per_group, block, blocks_per_group;
 
-  channel_partition(scan_shape const& s, index_t group_count, index_t least_blocks)
+  channel_partition(scan_shape const& s, index_t group_count, index_t least_blocks,
+                    index_t most = 256)
       : groups{group_count}, channels_per_group{s.channels / group_count} {
-    block = s.states <= 16 ? 256 : s.states <= 32 ? 128 : s.states <= 64 ? 64 : 16;
-    while (block > 16 && s.batch * s.channels < least_blocks * block) block /= 2;
+    auto const are_few = [&] { return s.batch * s.channels < least_blocks * block; };
+    block = s.states <= 16 ? most : s.states <= 32 ? 128 : s.states <= 64 ? 64 : 16;
+    if (are_few()) block = std::min<index_t>(block, 256);
+    while (block > 16 && are_few()) block /= 2;
     blocks_per_group = (channels_per_group + block - 1) / block;
   }
 

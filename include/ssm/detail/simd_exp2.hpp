@@ -92,6 +92,14 @@ template <class To, class From>
 template <class T, int Lanes>
 inline constexpr bool has_exp2_table = std::is_same_v<T, float> && (Lanes == 16);
 
+/// p 2^⌊n⌋
+[[gnu::always_inline]] inline pack<float, 16> times_exp2_of_floor(pack<float, 16> const& p,
+                                                                  pack<float, 16> const& n) {
+  pack<float, 16> result;
+  asm("vscalefps {%2, %1, %0|%0, %1, %2}" : "=v"(result.v) : "v"(p.v), "v"(n.v));
+  return result;
+}
+
 /// 2^(i/16)
 alignas(64) inline constexpr float sixteenths[] = {
     0x1p+0f,        0x1.0b5586p+0f, 0x1.172b84p+0f, 0x1.2387a6p+0f, 0x1.306fep+0f,  0x1.3dea64p+0f,
@@ -138,9 +146,7 @@ template <std::size_t Count>
     p[i] = multiply_add(power[i], p[i], power[i]);
     keep(p[i]);
   });
-  each([&](auto i) __attribute__((always_inline)) {  // p 2^⌊n⌋
-    asm("vscalefps {%2, %1, %0|%0, %1, %2}" : "=v"(z[i].v) : "v"(p[i].v), "v"(n[i].v));
-  });
+  each([&](auto i) __attribute__((always_inline)) { z[i] = times_exp2_of_floor(p[i], n[i]); });
 }
 
 [[gnu::always_inline]] inline pack<float, 16> exp2_by_table(pack<float, 16> const& z) {
