@@ -19,8 +19,10 @@ struct selective_scan_vjp_kernel {
   static constexpr index_t tile = selective_scan_block;
   /// Packs whose rows of memory are one cache line.
   static constexpr index_t packs_at_once = sizeof(pack_t) < 64 ? 64 / sizeof(pack_t) : 1;
-  /// Lanes in which a sum over channels is kept.
-  static constexpr int kept = Lanes < few ? 1 : Lanes / few;
+  /// Lanes in which a sum over channels is kept. With 32 registers they are folded half as far, and
+  /// on when all channels are in it: shuffles share a port with multiplications. (No further at all
+  /// takes a sixth longer.)
+  static constexpr int kept = Lanes < few ? 1 : Lanes / (forward::registers == 32 ? few / 2 : few);
 
   forward const& k;
   selective_scan_vjp_workspace<real>& g;
@@ -81,16 +83,30 @@ struct selective_scan_vjp_kernel {
     return {};
   }
 
-  /// Adds the sums over channels of a few packs, each in `kept` lanes, `few` apart. What is summed
-  /// lies in the same 16 bytes, as lanes that cross them share a port with multiplications.
+  /// Adds the sums over channels of a few packs, each in `kept` lanes. What is summed lies in the
+  /// same 16 bytes, as lanes that cross them share a port with multiplications.
   [[gnu::always_inline]] static void add_sums(pack_t const (&terms)[few], real* to) {
-    if constexpr (Lanes < few) {
-      accumulate(to, fold_lanes<Lanes, Lanes>(terms[0], terms[1]));
-      accumulate(to + Lanes, fold_lanes<Lanes, Lanes>(terms[2], terms[3]));
+    constexpr int part = std::min(Lanes, few);
+    auto const low = fold_lanes<part, part>(terms[0], terms[1]),
+               high = fold_lanes<part, part>(terms[2], terms[3]);
+    if constexpr (kept == Lanes / few) {
+      accumulate(to, fold_lanes<few, few / 2>(low, high));
     } else {
-      accumulate(to, fold_lanes<few, few / 2>(fold_lanes<few, few>(terms[0], terms[1]),
-                                              fold_lanes<few, few>(terms[2], terms[3])));
+      accumulate(to, low);
+      accumulate(to + Lanes, high);
     }
+  }
+  /// What has been added, for `few` states.
+  [[gnu::always_inline]] static pack<real, few> sums_at(real const* from) {
+    constexpr int count = std::max(Lanes, few);
+    real folded[count];
+    if constexpr (kept > Lanes / few && Lanes >= few) {
+      fold_lanes<few, few / 2>(pack_t::load(from), pack_t::load(from + Lanes)).store(folded);
+      from = folded;
+    }
+    auto sum = pack<real, few>::load(from);
+    for (int i = few; i < count; i += few) sum += pack<real, few>::load(from + i);
+    return sum;
   }
 
   /// The states of `few` states of a pack and their decays, step by step; what the gradient of a
@@ -194,15 +210,11 @@ struct selective_scan_vjp_kernel {
 
   /// Sums over all channels of the block, a row for each step, which begin anew.
   [[gnu::always_inline]] void share(index_t count, shared_gradients<real> const& shared) const {
-    using few_sums = pack<real, few>;
     auto const add_lanes = [&](real * sums, tensor_view<real, 2> const& all)
         __attribute__((always_inline)) {
       for (index_t t = 0; t < count; ++t)
         for (index_t n = 0; n < k.w.states; n += few) {
-          real const* const of = sums + (n * tile + t * few) * kept;
-          few_sums sum = few_sums::load(of);
-          for (int i = 1; i < kept; ++i) sum += few_sums::load(of + i * few);
-          sum.store(&all(t, n));
+          sums_at(sums + (n * tile + t * few) * kept).store(&all(t, n));
         }
       std::fill_n(sums, tile * k.w.states * kept, real(0));
     };
