@@ -35,9 +35,10 @@ constexpr char const* layers[] = {
     "detail/device_math",
     "discretize recurrence diagonal scalar_identity readout step_size packed spectrum_scaling "
     "scaling_factors",
-    "scan linear_scan detail/linear_step detail/linear_rows_tile detail/linear_rows_chunk "
-    "detail/linear_rows detail/linear_rows_engine detail/linear_rows_single "
-    "detail/linear_rows_stretch detail/linear_rows_loose "
+    "scan linear_scan detail/linear_step detail/linear_call detail/linear_rows_tile "
+    "detail/linear_rows_chunk detail/linear_rows detail/linear_rows_engine "
+    "detail/linear_rows_single "
+    "detail/linear_rows_stretch detail/linear_rows_loose detail/linear_rows_launch "
     "detail/linear_columns_tile detail/linear_columns_words "
     "detail/linear_columns detail/linear_brief detail/linear_teams_problem "
     "detail/linear_teams_tile detail/linear_teams_piece detail/linear_teams_memory "

@@ -32,7 +32,8 @@ TEST(LinearScan, OfRowsGivesTheStatesOfTheRecurrence) {
                 linear_case{.shape = {batch, length, 1}, .order = order, .seed = seed++}.all(how));
           }
         }
-        for (index_t const length : {tile - 1, tile, tile + 1, 2 * tile + 8, index_t{10007}}) {
+        for (index_t const length :
+             {tile - 1, tile, tile + 1, 2 * tile, 2 * tile + 8, 4 * tile, index_t{10007}}) {
           for (index_t const channels : {1, 7}) {
             expect_states<T>(
                 linear_case{.shape = {1, length, channels}, .order = order, .seed = seed++}.all(

@@ -31,7 +31,8 @@ TEST(LinearScanVjp, OfRowsGivesTheGradientsOfTheRecurrence) {
                 linear_case{.shape = {batch, length, 1}, .order = order, .seed = seed++}.all(how));
           }
         }
-        for (index_t const length : {tile - 1, tile, tile + 1, index_t{10007}}) {
+        for (index_t const length :
+             {tile - 1, tile, tile + 1, 2 * tile, 4 * tile, index_t{10007}}) {
           expect_gradients<T>(
               linear_case{.shape = {1, length, 3}, .order = order, .seed = seed++}.all(how));
         }

@@ -95,7 +95,8 @@ struct rows_tiles {
   static constexpr bool by_engine = Layout == rows_layout::engine;
   static constexpr int delay = 2, ahead = 2;
   static constexpr int pipeline_blocks = all_rows_workers / Workers;  ///< on a multiprocessor
-  static constexpr int walk_blocks = sizeof(number) == 4 ? 3 : 2, walk_stages = 3;
+  static constexpr int walk_blocks = (sizeof(number) == 4 ? 3 : 2) * rows_workers / Workers;
+  static constexpr int walk_stages = 3;
   static constexpr bool carries_initial = false;  ///< the map of a row's first tile has it
 
   struct alignas(tile_alignment) stage_memory {

@@ -29,6 +29,11 @@ template <class Tiles>
 inline constexpr int pipeline_memory =
     static_cast<int>(sizeof(typename Tiles::stage_memory)) * pipeline_stages<Tiles>;
 
+/// The same of a block of walks.
+template <class Tiles>
+inline constexpr int walk_memory =
+    static_cast<int>(sizeof(typename Tiles::stage_memory)) * Tiles::walk_stages;
+
 /// How many blocks of the pipeline run on a multiprocessor at a time, at most pipeline_blocks.
 template <class Tiles>
 int pipeline_blocks_that_fit() {
