@@ -5,7 +5,7 @@
 #include <array>
 
 #include "ssm/config.hpp"
-#include "ssm/scalar.hpp"
+#include "ssm/detail/half.hpp"
 
 namespace ssm::gpu::detail {
 
